@@ -173,6 +173,9 @@ func (l *Link) hello(session *yamux.Session) error {
 	if err := json.NewDecoder(io.LimitReader(stream, wire.MaxHelloBytes)).Decode(&reply); err != nil {
 		return err
 	}
+	if reply.Error != nil {
+		return reply.Error
+	}
 	if reply.AckedSeq > l.spool.Last() {
 		l.log.Error("this disk has forgotten events that the panel has; the spool takes a new identity", "panel", reply.AckedSeq, "last", l.spool.Last())
 		return l.spool.Ack(reply.AckedSeq)
