@@ -72,7 +72,7 @@ func (d *Docker) create(ctx context.Context, spec ContainerSpec) (string, error)
 		return "", err
 	}
 	for _, warning := range res.Warnings {
-		d.log.Warn("engine warns about a container", "container", spec.Name, "warning", warning)
+		d.warnOnce(warning)
 	}
 	return res.ID, nil
 }

@@ -182,35 +182,32 @@ func TestCloseEndsAPullAndRefusesANewOne(t *testing.T) {
 	}
 }
 
-// staticBinary builds the smallest program that can stand for wings: it prints its arguments and
-// its user.
-func staticBinary(t *testing.T) string {
+// probe builds testdata/probe, a static program that stands for wings. Each call gives another
+// file of other content, so that two tests never share an image.
+func probe(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
-	source := `package main
-
-import ("fmt"; "os")
-
-func main() {
-	wd, _ := os.Getwd()
-	fmt.Println(os.Args[1:], os.Getuid(), os.Getgid(), wd)
-}
-`
-	if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte(source), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	binary := filepath.Join(dir, "program")
-	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", binary, filepath.Join(dir, "main.go"))
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	binary := filepath.Join(t.TempDir(), "probe")
+	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", binary, "./testdata/probe")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
+	}
+	f, err := os.OpenFile(binary, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString(enginetest.NewID()); err != nil { // behind what the loader reads
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
 	}
 	return binary
 }
 
 func TestBuiltinImageIsMadeOnceOutOfTheBinary(t *testing.T) {
 	t.Parallel()
-	binary := staticBinary(t)
+	binary := probe(t)
 	b := newBench(t, func(c *engine.Config) { c.BuiltinBinary = binary })
 	demo := wire.Image{Builtin: engine.BuiltinDemo}
 	ids := make([]string, 3)
@@ -241,7 +238,7 @@ func TestBuiltinImageIsMadeOnceOutOfTheBinary(t *testing.T) {
 		t.Errorf("another client made %s, %v", id, err)
 	}
 	spec := b.spec(enginetest.NewID())
-	spec.ImageID, spec.Command = ids[0], []string{engine.BuiltinPath, "demo-game", "7777"}
+	spec.ImageID, spec.Command = ids[0], []string{engine.BuiltinPath, "show", "demo-game", "7777"}
 	exit, lines := b.output(spec)
 	if exit.Code != 0 || !slices.Equal(lines, []string{"[demo-game 7777] 988 988 /home/container"}) {
 		t.Errorf("exit %+v, output %q", exit, lines)

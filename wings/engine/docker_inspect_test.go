@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -41,7 +42,7 @@ func benchOn(t *testing.T, host string, change ...func(*engine.Config)) *bench {
 	t.Helper()
 	node := enginetest.NewID()
 	t.Cleanup(func() { dockertest.AssertClean(t, host, engine.LabelNode, node) })
-	cfg := engine.Config{Host: host, NodeLabel: node}
+	cfg := engine.Config{Host: host, NodeLabel: node, Logger: slog.New(slog.DiscardHandler)}
 	for _, f := range change {
 		f(&cfg)
 	}

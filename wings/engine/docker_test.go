@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"os"
 	"slices"
@@ -112,7 +113,7 @@ func TestDockerDoesWhatAnEngineMust(t *testing.T) {
 		node := enginetest.NewID()
 		t.Cleanup(func() { dockertest.AssertClean(t, host, engine.LabelNode, node) })
 		cli := dockertest.Client(t, host)
-		cfg := engine.Config{Host: host, NodeLabel: node}
+		cfg := engine.Config{Host: host, NodeLabel: node, Logger: slog.New(slog.DiscardHandler)}
 		return enginetest.Harness{
 			Engine: connect(t, cfg),
 			Again:  func(t *testing.T) engine.Engine { return connect(t, cfg) },
