@@ -96,6 +96,7 @@ func (a *Agent) newServer(id string, spec *wire.Spec, rec *record) (*server, err
 	if s.shown.State == "" {
 		s.shown.State = wire.StateAbsent
 	}
+	s.shown.Settled = false // until the engine was asked
 	c.state = s.shown.State
 	return s, nil
 }
@@ -385,7 +386,9 @@ func (s *server) lostEngine(ctx context.Context, err error) time.Duration {
 	s.away++
 	if s.away > quietTries {
 		s.problem, _ = problemOf(err)
-		s.publish(s.rec.Observed)
+		o := s.rec.Observed
+		o.Settled = false // nobody knows
+		s.publish(o)
 	}
 	s.log.Warn("engine is away", "tries", s.away, "error", err)
 	s.saveSoon(ctx)
@@ -437,7 +440,13 @@ func (s *server) show(ctx context.Context, in *input, r *row) error {
 		o.Progress.Percent, o.Progress.Message = s.rec.Observed.Progress.Percent, s.rec.Observed.Progress.Message
 	}
 	s.publish(o)
-	return s.save(ctx)
+	if err := s.save(ctx); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.shown = s.rec.Observed
+	s.mu.Unlock()
+	return nil
 }
 
 // publish makes o what the world knows, if it differs. The save that follows writes it down; the

@@ -214,6 +214,7 @@ func (s *server) noteExit(ctx context.Context, in *input) error {
 	if s.game == nil {
 		s.readOut(ctx, b, wire.StreamOut)
 	}
+	began := s.beganBy(b)
 	v := s.rec.noteExit(s.spec, b, witnessed, time.Now())
 	s.release(&s.game)
 	s.mem = memory{}
@@ -223,7 +224,7 @@ func (s *server) noteExit(ctx context.Context, in *input) error {
 			ServerID: s.id, PlacementEpoch: s.spec.PlacementEpoch, ContainerID: b.id,
 			ExitCode: b.exit.Code, OOMKilled: b.exit.OOMKilled,
 			Attempt: s.rec.Observed.CrashCount, GivenUp: v == verdictGiveUp,
-			LastLines: s.console.tail(wire.StreamOut, crashLines, b.startedAt.Add(-readyMargin)),
+			LastLines: s.console.tail(wire.StreamOut, crashLines, began),
 		}})
 	}
 	return nil

@@ -62,8 +62,7 @@ func (w *watch) stop() {
 	w.wg.Wait()
 }
 
-// startWatch attaches to the run in b. prior is when the run before it ended, so that a ready line
-// of that one is not taken for this one's.
+// startWatch attaches to the run in b.
 func (s *server) startWatch(ctx context.Context, b box, stream wire.ConsoleStream, spec *wire.Spec) *watch {
 	ctx, cancel := context.WithCancel(ctx)
 	w := &watch{run: boxRun(b), stream: stream, cancel: cancel,
@@ -84,10 +83,7 @@ func (s *server) startWatch(ctx context.Context, b box, stream wire.ConsoleStrea
 			w.setReady()
 		}
 	}
-	from := b.startedAt.Add(-readyMargin)
-	if s.rec.Observed.ExitedAt.After(from) {
-		from = s.rec.Observed.ExitedAt
-	}
+	from := s.beganBy(b)
 	w.wg.Go(func() {
 		defer s.wake()
 		defer close(w.drained)
@@ -95,6 +91,15 @@ func (s *server) startWatch(ctx context.Context, b box, stream wire.ConsoleStrea
 		r.run(ctx)
 	})
 	return w
+}
+
+// beganBy is a time that every line of the run in b is after, and none of the run before it.
+func (s *server) beganBy(b box) time.Time {
+	from := b.startedAt.Add(-readyMargin)
+	if last := s.rec.Observed.ExitedAt; !last.Before(from) && last.Before(b.startedAt) {
+		return last.Add(1)
+	}
+	return from
 }
 
 // reader is the one reader of a run's output.
