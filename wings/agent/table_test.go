@@ -78,6 +78,9 @@ func (m *model) play(t *rapid.T, r *row) {
 	case stepCreateInstall:
 		if !m.w.install.there() {
 			m.w.install = box{at: placeCreated, id: m.id()}
+		} else if rapid.Bool().Draw(t, "another spec") {
+			m.w.staleInstall = true
+			return
 		}
 		m.w.freshInstall = true
 	case stepStartInstall:
@@ -130,7 +133,7 @@ func (m *model) verify() {
 
 // disturb is everything that may come from outside between two steps.
 func (m *model) disturb(t *rapid.T) {
-	switch rapid.SampledFrom([]string{"spec", "exit", "exit", "ready", "time", "kill wings", "remove", "install ends", "install lost", "none"}).Draw(t, "disturbance") {
+	switch rapid.SampledFrom([]string{"spec", "exit", "exit", "ready", "time", "kill wings", "remove", "install ends", "install lost", "record lost", "gives up", "none"}).Draw(t, "disturbance") {
 	case "spec":
 		m.newSpec(t)
 	case "exit":
@@ -151,6 +154,19 @@ func (m *model) disturb(t *rapid.T) {
 		}
 	case "install lost":
 		m.w.install = box{}
+	case "record lost": // and with it what had been installed
+		m.rec.Observed.Installed, m.rec.Install = false, installPending
+		m.w.install = rapid.SampledFrom([]box{{}, {at: placeRunning, id: "x", startedAt: m.now}, {at: placeCreated, id: "x"}}).Draw(t, "install")
+		if m.w.game.running() {
+			m.w.install = box{}
+		}
+	case "gives up": // as server.complain does
+		if launches[next(m.input()).do] {
+			m.rec.Failure = notReadyProblem(1)
+			if m.rec.Install == installRunning {
+				m.rec.Install = installPending
+			}
+		}
 	}
 }
 
@@ -166,6 +182,9 @@ func (m *model) newSpec(t *rapid.T) {
 	}
 	m.spec.RestartCount += int64(rapid.IntRange(0, 1).Draw(t, "restarts"))
 	m.spec.KillCount += int64(rapid.IntRange(0, 1).Draw(t, "kills"))
+	if m.spec.Install != nil && rapid.IntRange(0, 9).Draw(t, "recipe") == 0 {
+		m.spec.Install = nil
+	}
 	m.spec.ReinstallCount += int64(rapid.IntRange(0, 1).Draw(t, "reinstalls"))
 	m.rec.accept(&m.spec)
 	m.verify()
@@ -175,7 +194,33 @@ func (m *model) newSpec(t *rapid.T) {
 func (m *model) safe(t *rapid.T, r *row) {
 	in := m.input()
 	switch r.do {
+	case stepAskStop, stepAskKill:
+		if !m.w.game.running() {
+			t.Fatalf("%s (%s) of a game that does not run", r.do, r.why)
+		}
+	case stepTakeCounters:
+		if m.w.game.running() && m.spec.KillCount > m.rec.Observed.KillCount {
+			t.Fatalf("%s (%s) takes a kill as done while the game runs", r.do, r.why)
+		}
+	case stepReinstall:
+		if m.w.game.running() || m.w.install.there() {
+			t.Fatalf("%s (%s) with game %q and install %q", r.do, r.why, m.w.game.at, m.w.install.at)
+		}
+	case stepRemoveInstall:
+		if m.w.install.running() && m.rec.Install == installRunning && !m.w.staleInstall {
+			t.Fatalf("%s (%s) of a running install", r.do, r.why)
+		}
+	case stepBeginInstall:
+		if !m.w.imageKnown || m.w.install.there() {
+			t.Fatalf("%s (%s) with image known %v and install %q", r.do, r.why, m.w.imageKnown, m.w.install.at)
+		}
 	case stepStart, stepCreate:
+		if r.do == stepStart && (!m.w.game.there() || !m.w.fresh || !m.w.imageKnown) {
+			t.Fatalf("%s (%s) of a container that is %q, verified %v", r.do, r.why, m.w.game.at, m.w.fresh)
+		}
+		if m.w.game.at == placeExited && !m.rec.Handled.same(boxRun(m.w.game)) {
+			t.Fatalf("%s (%s) over an exit that nobody took notice of", r.do, r.why)
+		}
 		if !wanted(in) || m.w.game.running() || !m.rec.Observed.Installed || m.w.install.running() {
 			t.Fatalf("%s (%s) with desired %s, game %q, install %q", r.do, r.why, m.spec.Desired, m.w.game.at, m.w.install.at)
 		}
@@ -183,10 +228,16 @@ func (m *model) safe(t *rapid.T, r *row) {
 			t.Fatalf("%s (%s) although it was given up, ended or is not due", r.do, r.why)
 		}
 	case stepCreateInstall, stepStartInstall:
+		if r.do == stepStartInstall && (!m.w.install.there() || !m.w.freshInstall) {
+			t.Fatalf("%s (%s) of a container that is %q, verified %v", r.do, r.why, m.w.install.at, m.w.freshInstall)
+		}
 		if m.w.game.running() || m.w.install.running() || m.rec.Observed.Installed || m.rec.Install != installRunning || absent(in) {
 			t.Fatalf("%s (%s) with game %q and install %q, phase %q", r.do, r.why, m.w.game.at, m.w.install.at, m.rec.Install)
 		}
 	case stepWipe, stepForget:
+		if r.do == stepForget && !m.rec.Wiping {
+			t.Fatalf("%s (%s) with data left", r.do, r.why)
+		}
 		if !absent(in) || m.spec.DeleteID == "" || m.w.game.there() || m.w.install.there() {
 			t.Fatalf("%s (%s) with desired %s, delete id %q, game %q", r.do, r.why, m.spec.Desired, m.spec.DeleteID, m.w.game.at)
 		}
@@ -203,6 +254,9 @@ func (m *model) safe(t *rapid.T, r *row) {
 			t.Fatalf("idle (%s) without being settled", r.why)
 		}
 	case stepWait:
+		if askedRunning(in) && !m.w.askSent {
+			t.Fatalf("waiting (%s) for the end of a game that was not told", r.why)
+		}
 		if at := r.until(in); r.settled || at.IsZero() || !at.After(m.now) {
 			t.Fatalf("waiting (%s) until %v at %v", r.why, at, m.now)
 		}
@@ -241,9 +295,17 @@ func (m *model) settle(t *rapid.T) {
 	t.Fatalf("not settled after %d steps, the last of them %v", bound, m.taken[max(0, len(m.taken)-12):])
 }
 
+// checkMany looks at more lives than rapid does by itself: some rows need three things to coincide.
+func checkMany(t *testing.T, f func(t *rapid.T)) {
+	t.Helper()
+	for range 40 {
+		rapid.Check(t, f)
+	}
+}
+
 func TestTheTableIsSafeAndConverges(t *testing.T) {
 	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
+	checkMany(t, func(t *rapid.T) {
 		m := newModel(t)
 		for range rapid.IntRange(1, 60).Draw(t, "events") {
 			if rapid.IntRange(0, 2).Draw(t, "what") == 0 {
@@ -260,6 +322,12 @@ func TestTheTableIsSafeAndConverges(t *testing.T) {
 		o := m.rec.Observed
 		if m.forgot {
 			return
+		}
+		if m.w.game.at == placeExited && !m.rec.Handled.same(boxRun(m.w.game)) {
+			t.Fatalf("rests on an exit that nobody took notice of")
+		}
+		if m.w.install.there() {
+			t.Fatalf("rests with an install container that is %q", m.w.install.at)
 		}
 		switch m.spec.Desired {
 		case wire.DesiredAbsent:
