@@ -176,12 +176,17 @@ func addINILine(text []byte, lines []iniLine, section, name, value string) []byt
 	return insertLine(text, len(text), content)
 }
 
-// iniSeparator is the file's own: that of its last key.
+// iniSeparator is the file's own: the most common one, of those the first.
 func iniSeparator(text []byte, lines []iniLine) string {
-	for i := len(lines) - 1; i >= 0; i-- {
-		if l := lines[i]; l.keyed && l.valFrom < l.end && strings.ContainsAny(string(text[l.sepFrom:l.valFrom]), "=:") {
-			return string(text[l.sepFrom:l.valFrom])
+	best, counts := "=", map[string]int{}
+	for _, l := range lines {
+		sep := string(text[l.sepFrom:l.valFrom])
+		if !l.keyed || l.valFrom == l.end || !strings.ContainsAny(sep, "=:") {
+			continue
+		}
+		if counts[sep]++; counts[sep] > counts[best] {
+			best = sep
 		}
 	}
-	return "="
+	return best
 }

@@ -17,6 +17,7 @@ type tomlFile struct {
 	text   []byte
 	leaves map[string]tomlLeaf // values that can be replaced
 	tables map[string]int      // explicit tables and the root: where a new line goes
+	indent map[string]string   // and the indentation of the table's last line
 	inline map[string]int      // inline tables: offset of "{"
 	others map[string]string   // what a path is that can not be replaced: "a table", "an array"
 }
@@ -94,7 +95,7 @@ func tomlFault(err error) error {
 
 // readTOML walks the file's expressions and notes where its values stand.
 func readTOML(text []byte) (f *tomlFile, err error) {
-	f = &tomlFile{text: text, leaves: map[string]tomlLeaf{}, tables: map[string]int{}, inline: map[string]int{}, others: map[string]string{}}
+	f = &tomlFile{text: text, leaves: map[string]tomlLeaf{}, tables: map[string]int{}, indent: map[string]string{}, inline: map[string]int{}, others: map[string]string{}}
 	arrays := map[string]int{} // array tables seen so far
 	var table []step
 	p := unstable.Parser{}
@@ -105,6 +106,7 @@ func readTOML(text []byte) (f *tomlFile, err error) {
 		case unstable.KeyValue:
 			end := f.keyValue(&p, node, table)
 			f.tables[pathString(table)] = lineAfter(text, end)
+			f.indent[pathString(table)] = indentAt(text, int(node.Raw.Offset))
 		case unstable.Table, unstable.ArrayTable:
 			var at int
 			table, at = tablePath(node, arrays)
@@ -222,7 +224,7 @@ func (f *tomlFile) additions(steps []step, literal string) [][]byte {
 					all = append(all, insertLine(f.text, len(f.text), f.gap()+"["+header+"]"+lineEnd(f.text)+key+" = "+literal))
 				}
 			}
-			all = append(all, insertLine(f.text, at, f.indent(at)+rest+" = "+literal))
+			all = append(all, insertLine(f.text, at, f.indent[name]+rest+" = "+literal))
 		}
 		if from, ok := f.inline[name]; ok {
 			close := skipTOML(f.text, from) - 1
@@ -242,22 +244,6 @@ func (f *tomlFile) gap() string {
 		return ""
 	}
 	return lineEnd(f.text)
-}
-
-// indent is that of the line before at, which is of the same table.
-func (f *tomlFile) indent(at int) string {
-	if at == 0 {
-		return ""
-	}
-	own := indentAt(f.text, max(at-1, 0))
-	lines := splitLines(f.text[:at])
-	l := lines[len(lines)-1].of(f.text)
-	if trimmed := strings.TrimLeft(l, " \t"); trimmed != "" && isAny(trimmed[0], "]}") {
-		return ""
-	} else if trimmed != "" {
-		own = l[:len(l)-len(trimmed)]
-	}
-	return own
 }
 
 // tomlKey writes keys with dots. False when there is an index among them.
