@@ -24,7 +24,7 @@ func checkINIKey(key string) error {
 		return err
 	}
 	section, name := splitINIKey(key)
-	if name == "" || strings.TrimSpace(name) != name || isAny(name[0], "[;#") || strings.ContainsAny(name, "=") {
+	if name == "" || strings.TrimSpace(name) != name || isAny(name[0], "[;#") || strings.ContainsAny(name, "=:") {
 		return errors.New(`a key must be "key", "section.key" or "[any section].key"`)
 	}
 	if strings.ContainsAny(section, "[]") || strings.TrimSpace(section) != section {
@@ -51,18 +51,19 @@ func applyINI(text []byte, edit wire.Edit) ([]byte, error) {
 		return nil, err
 	}
 	section, name := splitINIKey(edit.Key)
+	value := strings.Trim(edit.Value, " \t") // white space round a value is not part of it
 	lines := parseINI(text)
 	found := false
 	for i := len(lines) - 1; i >= 0; i-- {
 		if l := lines[i]; l.keyed && l.section == section && l.key == name {
 			found = true
-			text = setINILine(text, l, edit.Value)
+			text = setINILine(text, l, value)
 		}
 	}
 	if found {
 		return text, nil
 	}
-	return addINILine(text, lines, section, name, edit.Value), nil
+	return addINILine(text, lines, section, name, value), nil
 }
 
 func parseINI(text []byte) []iniLine {

@@ -95,8 +95,8 @@ func Apply(format string, in []byte, edits []wire.Edit) ([]byte, error) {
 	}
 	text = bytes.Clone(text)
 	for _, edit := range edits {
-		if !utf8.ValidString(edit.Value) {
-			return nil, &Error{Format: format, Key: edit.Key, Err: errors.New("the value is not UTF-8")}
+		if !utf8.ValidString(edit.Value) || !utf8.ValidString(edit.Key) {
+			return nil, &Error{Format: format, Key: edit.Key, Err: errors.New("the value or the key is not UTF-8")}
 		}
 		if err := e.checkKey(edit.Key); err != nil {
 			return nil, &Error{Format: format, Key: edit.Key, Err: err}

@@ -32,6 +32,7 @@ func TestRefuses(t *testing.T) {
 		"a file above the limit":                  {"properties", strings.Repeat("#", MaxBytes+1), set("a", "b"), 0, "too large"},
 		"a file that grows above the limit":       {"text", "k\n" + strings.Repeat("#", MaxBytes-10), set("k", strings.Repeat("v", 100)), 0, "too large"},
 		"a value that is not UTF-8":               {"json", "{}", set("a", "\xff"), 0, "not UTF-8"},
+		"a key that is not UTF-8":                 {"properties", "", set("\xff", "a"), 0, "not UTF-8"},
 		"a file that is not UTF-8":                {"yaml", "a: 1\nb: \xff\n", set("a", "b"), 2, "not UTF-8"},
 		"a line break in a format of lines":       {"ini", "", set("a", "b\nadmin=1"), 0, "more than one line"},
 		"a line break in text":                    {"text", "a\n", set("a", "b\r"), 0, "more than one line"},
