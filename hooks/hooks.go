@@ -33,6 +33,7 @@ import (
 	"github.com/mambahost/mamba/hooks/fleet"
 	"github.com/mambahost/mamba/hooks/incidents"
 	"github.com/mambahost/mamba/hooks/jobs"
+	"github.com/mambahost/mamba/hooks/ops"
 	"github.com/mambahost/mamba/hooks/secrets"
 	"github.com/mambahost/mamba/hooks/servers"
 	"github.com/mambahost/mamba/hooks/tenancy"
@@ -83,6 +84,7 @@ type Panel struct {
 	Catalog   *catalog.Catalog
 	Fleet     *fleet.Fleet
 	Servers   *servers.Servers
+	Ops       *ops.Ops
 
 	app    core.App
 	config *Config
@@ -104,22 +106,24 @@ func Open(app core.App, c *Config) (*Panel, error) {
 	if p.Tenancy, err = tenancy.New(tenancy.Config{Auditor: p.Audit, Events: p.Events, Idempotency: p.Access}); err != nil {
 		return nil, err
 	}
-	if p.Alloc, err = alloc.New(alloc.Config{Auditor: p.Audit, Log: p.log}); err != nil {
+	if p.Alloc, err = alloc.New(p.Audit); err != nil {
 		return nil, err
 	}
 	p.Catalog = catalog.New(p.log)
 	p.Fleet, err = fleet.New(app, fleet.Config{
 		Listen: c.NodeListen, PublicAddress: c.nodePublic(c.publicURL(c.HTTPAddress)), Secrets: p.Secrets, Audit: p.Audit,
-		Events: p.Events, Incidents: p.Incidents, Log: p.log, Forget: []func(core.App, string) error{p.Alloc.ReleaseByNode},
+		Events: p.Events, Incidents: p.Incidents, Log: p.log, Forget: []func(core.App, string) error{p.Alloc.ForgetNode},
 	})
 	if err != nil {
 		return nil, err
 	}
 	p.Servers = servers.New(servers.Config{
+		App:    app,
 		Access: p.Access, Tenancy: p.Tenancy, Alloc: p.Alloc, Catalog: p.Catalog, Jobs: p.Jobs, Events: p.Events, Audit: p.Audit,
 		Incidents: p.Incidents, Secrets: p.Secrets, Nodes: p.Fleet, Log: p.log,
 	})
 	p.Fleet.SetPlacements(p.Servers)
+	p.Ops = ops.New(p.Jobs, p.Incidents, p.Audit)
 	p.bindHooks()
 	p.schedule()
 	return p, nil
@@ -146,9 +150,16 @@ func (p *Panel) openKeys() error {
 	if p.Audit, err = audit.New(p.Secrets.Derive("audit"), heads, p.log); err != nil {
 		return err
 	}
-	p.Incidents = incidents.New(p.Audit, p.Events)
-	p.Jobs, err = jobs.New(p.app, jobs.Config{Died: p.jobDied, Changed: p.jobChanged, Log: p.log})
-	return err
+	p.Incidents = incidents.New(p.incidentOpened)
+	p.Jobs = jobs.New(p.app, jobs.Config{
+		Sole: true, Died: p.jobDied, DiedLocks: []collections.Lock{incidents.Lock, events.Lock}, Changed: p.jobChanged, Log: p.log,
+	})
+	return nil
+}
+
+// incidentOpened tells listeners, in the transaction that opens an incident.
+func (p *Panel) incidentOpened(tx core.App, i *collections.Incident) error {
+	return p.Events.Emit(tx, events.Event{Kind: "incident.opened", Tenant: i.Tenant(), SubjectType: collections.Incidents, Subject: i.Id, Payload: incidents.View(i)})
 }
 
 // jobDied opens an incident in the transaction that gives a job up.
@@ -210,7 +221,7 @@ func (p *Panel) bindRoutes(e *core.ServeEvent) {
 	access.Door(g)
 	for _, room := range []interface {
 		Routes(*router.RouterGroup[*core.RequestEvent])
-	}{p.Access, p.Tenancy, p.Catalog, p.Alloc, p.Fleet, p.Servers, p.Jobs, p.Incidents} {
+	}{p.Access, p.Tenancy, p.Catalog, p.Alloc, p.Fleet, p.Servers, p.Ops} {
 		room.Routes(g)
 	}
 	e.Router.GET("/{path...}", apis.WrapStdHandler(p.config.Web))
