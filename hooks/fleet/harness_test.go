@@ -15,6 +15,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -395,3 +397,32 @@ var errBroken = errors.New("the effect failed")
 func serverID(n int) string { return fmt.Sprintf("server%09d", n) }
 
 func mustStart(ctx context.Context, w *wings) { w.Start(ctx) }
+
+func copyFile(t testing.TB, from, to, name string) {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(from, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(to, name), raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// identityOf reads what wings stored when it joined.
+func identityOf(t testing.TB, dir string) member {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(dir, "identity.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var id link.Identity
+	if err := json.Unmarshal(raw, &id); err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.X509KeyPair([]byte(id.Certificate), []byte(id.Key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return member{id: id.NodeID, cert: pair}
+}
