@@ -56,6 +56,7 @@ type Docker struct {
 	mu      sync.Mutex     // guards all below; never held over a call
 	closed  bool
 	flights map[string]*flight // by image name: pulls that callers share
+	warned  map[string]bool    // at most maxWarned
 	builtin builtinDigest
 }
 
@@ -91,6 +92,7 @@ func NewDocker(cfg Config) (*Docker, error) {
 	life, end := context.WithCancel(context.Background())
 	return &Docker{
 		cfg: cfg, cli: cli, log: cfg.Logger, life: life, end: end, flights: map[string]*flight{},
+		warned: map[string]bool{},
 	}, nil
 }
 
@@ -135,6 +137,22 @@ func (d *Docker) Close() error {
 		return nil
 	}
 	return d.cli.Close()
+}
+
+// maxWarned bounds what warnOnce remembers; the kernel's missing features are fewer than ten.
+const maxWarned = 64
+
+// warnOnce logs what the engine says of a container's settings. It says it of each container anew.
+func (d *Docker) warnOnce(warning string) {
+	d.mu.Lock()
+	again := d.warned[warning] || len(d.warned) >= maxWarned
+	if !again {
+		d.warned[warning] = true
+	}
+	d.mu.Unlock()
+	if !again {
+		d.log.Warn("the engine cannot keep a setting of its containers", "warning", warning)
+	}
 }
 
 // spawn runs f under the engine's own life, unless that is over.

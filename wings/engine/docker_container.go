@@ -18,19 +18,43 @@ import (
 // inspectParallel bounds the inspections that one List has under way.
 const inspectParallel = 8
 
+// A name is reserved before its container can be looked up. Who meets the name in between waits
+// createRetry and looks again, createTries times (10 s: a create on a busy disk takes less than 2).
+const (
+	createTries = 100
+	createRetry = 100 * time.Millisecond
+)
+
 // Create implements Engine.
 func (d *Docker) Create(ctx context.Context, _ string, spec ContainerSpec) (string, error) {
 	what := "create container " + spec.Name
-	id, err := d.adopt(ctx, spec)
-	if err == nil || !errors.Is(err, ErrNotFound) {
-		return id, prefixed(what, err)
+	for range createTries {
+		id, err := d.adopt(ctx, spec)
+		if errors.Is(err, ErrNotFound) {
+			id, err = d.create(ctx, spec)
+		}
+		if !errdefs.IsConflict(err) {
+			return id, prefixed(what, err)
+		}
+		timer := time.NewTimer(createRetry) // being made meanwhile, perhaps by a call of ours whose reply was lost
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return "", fmt.Errorf("%s: %w", what, ctx.Err())
+		}
 	}
+	return "", fmt.Errorf("%s: its name is reserved but there is no container", what)
+}
+
+// create makes the container. The error is errdefs' conflict when the name is taken.
+func (d *Docker) create(ctx context.Context, spec ContainerSpec) (string, error) {
 	image, err := d.cli.ImageInspect(ctx, spec.ImageID)
 	if errdefs.IsNotFound(err) {
-		return "", fmt.Errorf("%s: %w: %w", what, ErrImageUnavailable, err)
+		return "", fmt.Errorf("%w: %w", ErrImageUnavailable, err)
 	}
 	if err != nil {
-		return "", mapped(what, err)
+		return "", fmt.Errorf("look at image %s: %w", spec.ImageID, err)
 	}
 	var volumes map[string]struct{}
 	if image.Config != nil {
@@ -38,18 +62,17 @@ func (d *Docker) Create(ctx context.Context, _ string, spec ContainerSpec) (stri
 	}
 	opts, err := createOptions(spec, d.cfg.NodeLabel, volumes)
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", what, err)
+		return "", err
 	}
 	res, err := d.cli.ContainerCreate(ctx, opts)
-	if errdefs.IsConflict(err) { // made meanwhile, perhaps by a call of ours whose reply was lost
-		id, err := d.adopt(ctx, spec)
-		return id, prefixed(what, err)
+	if errdefs.IsNotFound(err) { // the image went between the two calls
+		return "", fmt.Errorf("%w: %w", ErrImageUnavailable, err)
 	}
 	if err != nil {
-		return "", mapped(what, err)
+		return "", err
 	}
 	for _, warning := range res.Warnings {
-		d.log.Warn("engine warns about a container", "container", spec.Name, "warning", warning)
+		d.warnOnce(warning)
 	}
 	return res.ID, nil
 }
@@ -180,6 +203,11 @@ func described(in container.InspectResponse) (Container, error) {
 		c.Exit = Exit{
 			Code: in.State.ExitCode, OOMKilled: in.State.OOMKilled,
 			At: engineTime(in.State.FinishedAt), Reason: in.State.Error,
+		}
+		if c.Exit.At.Before(c.StartedAt) {
+			// dockerd stamps the start when it hears of it, the end is the shim's own time: a run of
+			// a few ms was seen to end 1 ms before it began.
+			c.Exit.At = c.StartedAt
 		}
 	}
 	return c, nil

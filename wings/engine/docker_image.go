@@ -45,6 +45,9 @@ func (d *Docker) EnsureImage(ctx context.Context, _ string, image wire.Image, pr
 		return "", fmt.Errorf("image %q: %w: %w", name, ErrImageUnavailable, err)
 	}
 	id, err := d.imageID(ctx, name)
+	if errdefs.IsInvalidArgument(err) { // a reference to us, none to the engine
+		return "", fmt.Errorf("look for image %s: %w: %w", name, ErrImageUnavailable, err)
+	}
 	if err == nil || !errdefs.IsNotFound(err) {
 		return id, prefixed("look for image "+name, err)
 	}

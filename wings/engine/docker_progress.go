@@ -9,7 +9,7 @@ import (
 
 // Limits of pull progress.
 const (
-	reportInterval = 250 * time.Millisecond // between two reports; the first and the last always go out
+	reportInterval = 250 * time.Millisecond // between two reports; the first and 100 % do not wait
 	maxLayers      = 256                    // Docker itself refuses images of more than 127
 )
 
@@ -21,6 +21,7 @@ type pullTracker struct {
 	layers map[string]*layer
 	best   int
 	sent   time.Time
+	done   bool // 100 % was reported
 }
 
 type layer struct {
@@ -37,10 +38,10 @@ func (p *pullTracker) see(msg jsonstream.Message) {
 	p.add(msg)
 	percent, message := p.figure()
 	now := time.Now()
-	if percent < 100 && now.Sub(p.sent) < reportInterval {
+	if now.Sub(p.sent) < reportInterval && (percent < 100 || p.done) {
 		return
 	}
-	p.sent = now
+	p.sent, p.done = now, percent == 100
 	p.report(percent, message)
 }
 
