@@ -27,6 +27,7 @@ const (
 	reportRetry    = 10 * time.Second // after the reporter refused
 	maxOdd         = 5                // looks that may disagree with Wait
 	oddPause       = 50 * time.Millisecond
+	doubtEvery     = 250 * time.Millisecond // between two looks; a dockerd needs longer to restart
 )
 
 // server is one game server of the node: one goroutine, loop, owns it. Everything else sends it a
@@ -95,6 +96,9 @@ func (a *Agent) newServer(id string, spec *wire.Spec, rec *record) (*server, err
 	}
 	if s.shown.State == "" {
 		s.shown.State = wire.StateAbsent
+	}
+	if rec.restored() {
+		s.dirty = true
 	}
 	s.shown.Settled = false // until the engine was asked
 	c.state = s.shown.State
@@ -262,15 +266,19 @@ func (s *server) advance(ctx context.Context) (wait time.Duration, done bool) {
 	return pause, false
 }
 
+// restTime is how long a row that waits may be left alone. While the last exit is in doubt the
+// engine is looked at often: one that is being stopped answers for a while after it ended its games.
 func restTime(in *input, r *row) time.Duration {
-	if r.until == nil {
-		return forever
+	wait := forever
+	if r.until != nil {
+		if at := r.until(in); !at.IsZero() {
+			wait = max(at.Sub(in.now), 1)
+		}
 	}
-	at := r.until(in)
-	if at.IsZero() {
-		return forever
+	if !in.rec.CrashAt.IsZero() {
+		wait = shorter(wait, doubtEvery)
 	}
-	return max(at.Sub(in.now), 1)
+	return wait
 }
 
 // look asks the engine for both containers.
