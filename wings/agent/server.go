@@ -78,6 +78,9 @@ type memory struct {
 	odd          int // looks in a row that found a watched run going on after its end was told
 }
 
+// errEarlyEnd stands for an engine whose word on a run's end is not to be relied on.
+var errEarlyEnd = errors.New("the engine told the end of a run that goes on")
+
 func (a *Agent) newServer(id string, spec *wire.Spec, rec *record) (*server, error) {
 	c, err := openConsole(filepath.Join(a.store.serverDir(id), "console.jsonl"))
 	if err != nil {
@@ -328,7 +331,10 @@ func (s *server) attach(ctx context.Context, in *input) (wait time.Duration) {
 				s.mem.odd++
 				return oddPause
 			}
-			dropped := errors.Join(s.game.err, errors.New("the engine took a running game for ended"))
+			dropped := s.game.err
+			if dropped == nil {
+				dropped = errEarlyEnd
+			}
 			s.release(&s.game) // the run goes on without us: ask again, then watch again
 			return s.lostEngine(ctx, dropped)
 		}
@@ -343,7 +349,10 @@ func (s *server) attach(ctx context.Context, in *input) (wait time.Duration) {
 				s.mem.odd++
 				return oddPause
 			}
-			dropped := errors.Join(s.installer.err, errors.New("the engine took a running install for ended"))
+			dropped := s.installer.err
+			if dropped == nil {
+				dropped = errEarlyEnd
+			}
 			s.release(&s.installer)
 			return s.lostEngine(ctx, dropped)
 		}
