@@ -117,8 +117,10 @@ func (t *Tenancy) current(e *core.RequestEvent) error {
 		return err
 	}
 	answer := map[string]any{
-		"tenant": v, "role": s.role, "role_name": s.roleName, "permissions": s.permissions(), "servers": s.servers(),
-		"quota": nil, "used": nil,
+		"tenant": v, "role": s.role, "role_name": s.roleName, "permissions": s.permissions(), "servers": nil, "quota": nil, "used": nil,
+	}
+	if visible := s.servers(); visible != nil { // encoding/json/v2 would write a nil list as []
+		answer["servers"] = visible
 	}
 	if s.isWide {
 		used, err := t.Used(e.App, row.Id)
@@ -204,7 +206,7 @@ func (t *Tenancy) create(e *core.RequestEvent) error {
 		return err
 	}
 	id := core.GenerateDefaultRandomId()
-	locks := []collections.Lock{collections.Lock("user:" + a.ID), slugLock, Lock(id), audit.Lock(id)}
+	locks := []collections.Lock{collections.Lock("user:" + a.ID), slugLock, Lock(id), audit.Lock(id), events.Lock}
 	return t.cfg.Idempotency.Idempotent(e, a, "", body, locks, func(tx core.App) (int, any, error) {
 		row, err := t.found(tx, a, id, in)
 		if err != nil {
@@ -313,7 +315,7 @@ func (t *Tenancy) update(e *core.RequestEvent) error {
 	if err != nil {
 		return err
 	}
-	locks := []collections.Lock{slugLock, Lock(row.Id), audit.Lock(row.Id)}
+	locks := []collections.Lock{slugLock, Lock(row.Id), audit.Lock(row.Id), events.Lock}
 	return t.cfg.Idempotency.Idempotent(e, a, row.Id, body, locks, func(tx core.App) (int, any, error) {
 		if err := t.Can(tx, a, "tenant.update", Resource{Tenant: row.Id}); err != nil {
 			return 0, nil, err
