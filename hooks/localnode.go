@@ -87,7 +87,7 @@ func (p *Panel) firstPorts(node string) error {
 		return fmt.Errorf("set the overcommit of this machine: %w", err)
 	}
 	return collections.Tx(p.app, []collections.Lock{alloc.Lock, audit.Lock("")}, func(tx core.App) error {
-		_, err := p.Alloc.AddPorts(tx, audit.System, node, p.config.NodeAddress, p.config.NodePorts, []wire.Protocol{wire.TCP, wire.UDP})
+		_, err := p.Alloc.AddPorts(tx, node, p.config.NodeAddress, p.config.NodePorts, []wire.Protocol{wire.TCP, wire.UDP})
 		return err
 	})
 }

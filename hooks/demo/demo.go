@@ -217,7 +217,7 @@ func (d *Demo) west() error {
 		return err
 	}
 	return collections.Tx(d.App, []collections.Lock{alloc.Lock, audit.Lock("")}, func(tx core.App) error {
-		_, err := d.Alloc.AddPorts(tx, audit.System, n.Id, "127.0.0.2", "25565-25580", []wire.Protocol{wire.TCP, wire.UDP})
+		_, err := d.Alloc.AddPorts(tx, n.Id, "127.0.0.2", "25565-25580", []wire.Protocol{wire.TCP, wire.UDP})
 		return err
 	})
 }

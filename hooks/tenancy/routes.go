@@ -3,7 +3,6 @@ package tenancy
 import (
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
@@ -247,7 +246,7 @@ func (t *Tenancy) found(tx core.App, a access.Actor, id string, in input) (*coll
 	if err := permit.Save(tx, row); err != nil {
 		return nil, fmt.Errorf("make tenant %s: %w", slug, err)
 	}
-	if err := bindOwner(tx, id, a.ID); err != nil {
+	if err := bind(tx, id, a.ID, "", RoleOwner); err != nil {
 		return nil, err
 	}
 	return row, t.announce(tx, a, row, "tenant.create", "tenant.created", map[string]any{"name": row.Name(), "slug": slug})
@@ -264,35 +263,6 @@ func ownedBy(tx core.App, user string) (int64, error) {
 		return 0, fmt.Errorf("count the tenants of %s: %w", user, err)
 	}
 	return n, nil
-}
-
-func bindOwner(tx core.App, tenant, user string) error {
-	role, err := collections.One[collections.Role](tx, collections.Roles, dbx.HashExp{"tenant": "", "key": RoleOwner})
-	if err != nil {
-		return fmt.Errorf("find the role of owners: %w", err)
-	}
-	member, err := collections.NewTenantMember(tx)
-	if err != nil {
-		return err
-	}
-	member.SetTenant(tenant)
-	member.SetUser(user)
-	member.SetJoinedAt(time.Now())
-	member.SetRev(1)
-	if err := permit.Save(tx, member); err != nil {
-		return fmt.Errorf("make %s a member of tenant %s: %w", user, tenant, err)
-	}
-	binding, err := collections.NewRoleBinding(tx)
-	if err != nil {
-		return err
-	}
-	binding.SetTenant(tenant)
-	binding.SetMember(member.Id)
-	binding.SetRole(role.Id)
-	if err := permit.Save(tx, binding); err != nil {
-		return fmt.Errorf("make %s the owner of tenant %s: %w", user, tenant, err)
-	}
-	return nil
 }
 
 func (t *Tenancy) update(e *core.RequestEvent) error {
