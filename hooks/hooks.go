@@ -16,6 +16,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/pocketbase/pocketbase/core"
@@ -88,6 +89,7 @@ type Panel struct {
 	log    *slog.Logger
 	cancel context.CancelFunc // nil until Start
 	local  *fleet.Supervisor  // nil without a local node
+	work   sync.WaitGroup     // what Start left running
 }
 
 // Open makes the rooms of an app whose database is open and migrated. Nothing runs before Start.
@@ -239,7 +241,10 @@ func (p *Panel) Start(ctx context.Context) error {
 		return err
 	}
 	p.Jobs.Start(ctx)
-	return p.startLocal(ctx)
+	if err := p.startLocal(ctx); err != nil {
+		return err
+	}
+	return p.startDemo(ctx)
 }
 
 // applySettings writes what the command line says into PocketBase's settings, where mails and links
@@ -273,11 +278,12 @@ func (p *Panel) Stop() {
 	if p.cancel == nil {
 		return
 	}
+	p.cancel()
 	if p.local != nil {
 		p.local.Stop()
 	}
+	p.work.Wait()
 	p.Jobs.Stop()
 	p.Fleet.Stop()
 	p.Events.Stop()
-	p.cancel()
 }
