@@ -74,7 +74,7 @@ func newPanel(t testing.TB, change ...func(*Config)) *panel {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &panel{app: app, book: &book{}, placed: &placements{}, keeper: keeper}
+	p := &panel{app: app, book: newBook(app), placed: &placements{}, keeper: keeper}
 	p.config = Config{
 		Listen: "127.0.0.1:0", Secrets: keeper, Audit: log, Events: events.New(app, quiet()), Incidents: p.book, Log: quiet(),
 	}
