@@ -4,8 +4,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/router"
@@ -70,10 +68,11 @@ func (d *Access) UserDeleteRequest(e *core.RecordRequestEvent) error {
 // are held to the form only.
 func restrain(e *core.RecordRequestEvent) error {
 	r := e.Record
-	r.Set("name", strings.Join(strings.Fields(r.GetString("name")), " "))
+	name, ok := CleanText(r.GetString("name"), MaxNameLength)
+	r.Set("name", name)
 	r.SetEmail(strings.TrimSpace(r.Email()))
 	fields := map[string]error{}
-	if name := r.GetString("name"); utf8.RuneCountInString(name) > MaxNameLength || !utf8.ValidString(name) || strings.ContainsFunc(name, hiddenRune) {
+	if !ok {
 		fields["name"] = fieldFault{"name_invalid", "Please use at most 80 ordinary characters."}
 	}
 	if len(r.Email()) > MaxEmailLength {
@@ -92,12 +91,6 @@ func restrain(e *core.RecordRequestEvent) error {
 		return e.BadRequestError("Some of what you entered cannot be used.", fields)
 	}
 	return nil
-}
-
-// hiddenRune reports characters that let one name look like another: controls, and those that turn
-// the direction of writing.
-func hiddenRune(r rune) bool {
-	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u200b' || r == '\u2060' || r == '\ufeff'
 }
 
 // fieldFault is an error of one field in the shape that PocketBase shows to its clients.

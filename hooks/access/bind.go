@@ -10,6 +10,8 @@ import (
 	"mime"
 	"net/http"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/router"
@@ -90,4 +92,16 @@ func kindName(kind string) string {
 		return "a list"
 	}
 	return "an object"
+}
+
+// CleanText returns a line that a person typed with its white space tidied. ok is false when it has
+// more than maxRunes characters, is not UTF-8, or holds a character that cannot be seen or that turns
+// the direction of writing: with those one name can be made to look like another.
+func CleanText(s string, maxRunes int) (clean string, ok bool) {
+	clean = strings.Join(strings.Fields(s), " ")
+	return clean, utf8.ValidString(clean) && utf8.RuneCountInString(clean) <= maxRunes && !strings.ContainsFunc(clean, hiddenRune)
+}
+
+func hiddenRune(r rune) bool {
+	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u200b' || r == '\u2060' || r == '\ufeff'
 }
