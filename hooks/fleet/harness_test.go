@@ -286,7 +286,7 @@ func (p *panel) joinWings(t testing.TB, name string, h http.Handler) *wings {
 func openWings(t testing.TB, dir string, h http.Handler) *wings {
 	t.Helper()
 	s := &switchHandler{h: h}
-	l, err := link.New(link.Config{Dir: dir, Handler: s, Release: "test", Log: quiet()})
+	l, err := link.New(link.Config{Dir: dir, Release: "test", Log: quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -396,7 +396,7 @@ var errBroken = errors.New("the effect failed")
 
 func serverID(n int) string { return fmt.Sprintf("server%09d", n) }
 
-func mustStart(ctx context.Context, w *wings) { w.Start(ctx) }
+func mustStart(ctx context.Context, w *wings) { w.Start(ctx, w.handler) }
 
 func copyFile(t testing.TB, from, to, name string) {
 	t.Helper()
