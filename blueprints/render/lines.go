@@ -70,11 +70,11 @@ func applyText(text []byte, edit wire.Edit) ([]byte, error) {
 	if err := checkOneLine(edit.Value); err != nil {
 		return nil, err
 	}
-	lines := splitLines(text)
-	for i := len(lines) - 1; i >= 0; i-- {
-		if l := lines[i]; bytes.HasPrefix(text[l.start:l.end], []byte(edit.Key)) && l.of(text) != edit.Value {
-			text = splice(text, l.start, l.end, edit.Value)
+	var patches []patch
+	for _, l := range splitLines(text) {
+		if bytes.HasPrefix(text[l.start:l.end], []byte(edit.Key)) && l.of(text) != edit.Value {
+			patches = append(patches, patch{l.start, l.end, edit.Value})
 		}
 	}
-	return text, nil
+	return patchAll(text, patches)
 }

@@ -26,8 +26,8 @@ type property struct {
 func applyProperties(text []byte, edit wire.Edit) ([]byte, error) {
 	all := parseProperties(text)
 	found := false
-	for i := len(all) - 1; i >= 0; i-- {
-		p := all[i]
+	var patches []patch
+	for _, p := range all {
 		if p.key != edit.Key {
 			continue
 		}
@@ -39,10 +39,10 @@ func applyProperties(text []byte, edit wire.Edit) ([]byte, error) {
 		if !strings.ContainsAny(sep, "=:") && (sep == "" || p.valueFrom == p.valueTo || strings.IndexByte("=:", first(edit.Value)) >= 0) {
 			sep = "="
 		}
-		text = splice(text, p.sepFrom, p.valueTo, sep+escapePropertyValue(edit.Value))
+		patches = append(patches, patch{p.sepFrom, p.valueTo, sep + escapePropertyValue(edit.Value)})
 	}
 	if found {
-		return text, nil
+		return patchAll(text, patches)
 	}
 	sep := "="
 	for _, p := range all {

@@ -20,10 +20,11 @@ import (
 
 // Limits of a file and of what is done to it.
 const (
-	MaxBytes = 1 << 20 // a file, before and after
-	MaxEdits = 1024    // edits of one file
-	maxDepth = 64      // nesting of a file and parts of a path
-	maxIndex = 10_000  // [n] in a path
+	MaxBytes = 1 << 20  // a file, before and after
+	MaxEdits = 1024     // edits of one file
+	MaxWork  = 32 << 20 // bytes of the file times edits: each edit reads it anew
+	maxDepth = 64       // nesting of a file and parts of a path
+	maxIndex = 10_000   // [n] in a path
 )
 
 // Errors that callers decide on. Both are faults of the file or of the edit, never of the moment.
@@ -84,8 +85,8 @@ func Apply(format string, in []byte, edits []wire.Edit) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: %q", ErrFormat, format)
 	}
-	if len(in) > MaxBytes || len(edits) > MaxEdits {
-		return nil, fmt.Errorf("%w: %d bytes, %d edits; at most %d and %d", ErrTooLarge, len(in), len(edits), MaxBytes, MaxEdits)
+	if len(in) > MaxBytes || len(edits) > MaxEdits || len(in)*len(edits) > MaxWork {
+		return nil, fmt.Errorf("%w: %d bytes, %d edits; at most %d and %d, and their product %d", ErrTooLarge, len(in), len(edits), MaxBytes, MaxEdits, MaxWork)
 	}
 	text, marked := bytes.CutPrefix(in, byteOrderMark)
 	if !e.anyBytes {
@@ -169,6 +170,33 @@ func splice(text []byte, from, to int, with string) []byte {
 	out = append(out, with...)
 	return append(out, text[to:]...)
 }
+
+// patch replaces text[from:to].
+type patch struct {
+	from, to int
+	with     string
+}
+
+// patchAll makes patches, which are in the order of the text and do not overlap, in one pass. A file
+// may hold a key a hundred thousand times: neither time nor memory may grow with that.
+func patchAll(text []byte, patches []patch) ([]byte, error) {
+	size := len(text)
+	for _, p := range patches {
+		size += len(p.with) - (p.to - p.from)
+	}
+	if size > MaxBytes {
+		return nil, errGrows
+	}
+	out := make([]byte, 0, size)
+	at := 0
+	for _, p := range patches {
+		out = append(append(out, text[at:p.from]...), p.with...)
+		at = p.to
+	}
+	return append(out, text[at:]...), nil
+}
+
+var errGrows = fmt.Errorf("%w after the edit; at most %d bytes", ErrTooLarge, MaxBytes)
 
 func checkPath(key string) error {
 	_, err := parsePath(key, false)

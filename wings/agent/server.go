@@ -90,12 +90,11 @@ func (a *Agent) newServer(id string, spec *wire.Spec, rec *record) (*server, err
 		a: a, id: id, log: a.log.With("server", id), console: c,
 		intake: make(chan struct{}, 1), typing: make(chan struct{}, 1),
 		specs: make(chan *wire.Spec, 1), nudges: make(chan struct{}, 1), command: newBucket(commandsPerSec, commandsAtOnce),
-		accepted: spec, spec: spec, rec: rec, shown: rec.Observed,
+		accepted: spec, spec: spec, rec: rec, shown: rec.Published,
 	}
 	if rec.Observed.Generation != spec.Generation || rec.Observed.PlacementEpoch != spec.PlacementEpoch {
 		rec.accept(spec)
 		s.dirty = true
-		s.shown = rec.Observed
 	}
 	if s.shown.State == "" {
 		s.shown.State = wire.StateAbsent
@@ -461,7 +460,7 @@ func (s *server) show(ctx context.Context, in *input, r *row) error {
 		return err
 	}
 	s.mu.Lock()
-	s.shown = s.rec.Observed
+	s.shown = s.rec.Published
 	s.mu.Unlock()
 	return nil
 }
@@ -476,12 +475,12 @@ func (s *server) publish(o wire.Observed) {
 	if o.Problem == nil && o.State == wire.StateCrashed {
 		o.Problem = s.rec.Trouble
 	}
-	if same(o, s.rec.Observed) && s.rec.Observed.Revision > 0 {
+	if same(o, s.rec.Published) && s.rec.Published.Revision > 0 {
 		return
 	}
-	o.Revision = s.rec.Observed.Revision + 1
+	o.Revision = s.rec.Published.Revision + 1
 	o.At = time.Now().UTC().Round(0)
-	s.rec.Observed = o
+	s.rec.Observed, s.rec.Published = o, o
 	s.dirty = true
 	s.console.setState(o.State)
 }
@@ -500,16 +499,15 @@ func (s *server) save(ctx context.Context) error {
 		return ctx.Err()
 	}
 	if s.dirty {
-		if s.rec.Observed.State == "" {
-			s.rec.Observed.State = wire.StateAbsent
-		}
 		if err := s.a.store.saveRecord(s.id, s.rec); err != nil {
 			return err
 		}
 		s.dirty = false
-		s.mu.Lock()
-		s.shown = s.rec.Observed
-		s.mu.Unlock()
+		if s.rec.Published.Revision > 0 {
+			s.mu.Lock()
+			s.shown = s.rec.Published
+			s.mu.Unlock()
+		}
 	}
 	s.report()
 	return nil
@@ -517,7 +515,7 @@ func (s *server) save(ctx context.Context) error {
 
 // report hands over outbox and state, only the latest of it. A refusal is tried again later.
 func (s *server) report() {
-	if time.Now().Before(s.reportAt) || (len(s.rec.Outbox) == 0 && s.reported >= s.rec.Observed.Revision) {
+	if time.Now().Before(s.reportAt) || (len(s.rec.Outbox) == 0 && s.reported >= s.rec.Published.Revision) {
 		return
 	}
 	s.reportAt = time.Time{}
@@ -529,10 +527,10 @@ func (s *server) report() {
 		s.rec.Outbox = s.rec.Outbox[1:]
 		s.dirty = true // until then it may be handed over twice, which is normal
 	}
-	if s.reported >= s.rec.Observed.Revision {
+	if s.reported >= s.rec.Published.Revision {
 		return
 	}
-	o := s.rec.Observed
+	o := s.rec.Published
 	if err := s.a.cfg.Reporter.Report(wire.Event{At: o.At, Kind: wire.EventObserved, Observed: &o}); err != nil {
 		s.refused(err)
 		return

@@ -547,7 +547,7 @@ func (s *server) forget(ctx context.Context) error {
 	t := &tombstone{At: time.Now().UTC().Round(0), Observed: wire.Observed{
 		ServerID: s.id, PlacementEpoch: o.PlacementEpoch, Generation: o.Generation, Settled: true, State: wire.StateAbsent,
 		DeleteID: s.spec.DeleteID, RestartCount: o.RestartCount, KillCount: o.KillCount, ReinstallCount: o.ReinstallCount,
-		Revision: o.Revision + 1, At: time.Now().UTC().Round(0),
+		Revision: s.rec.Published.Revision + 1, At: time.Now().UTC().Round(0),
 	}}
 	if err := s.a.store.bury(t); err != nil {
 		return fmt.Errorf("bury server %s: %w", s.id, err)
