@@ -76,6 +76,17 @@ type journalEntry struct {
 	Lines   []wire.ConsoleLine `json:"lines,omitempty"`
 }
 
+// follows says whether the entry can stand behind number last: its numbers rise, up to its own.
+func (e *journalEntry) follows(last int64) bool {
+	for _, l := range e.Lines {
+		if l.Seq <= last {
+			return false
+		}
+		last = l.Seq
+	}
+	return last <= e.Seq && e.Seq > 0 && e.Seq < maxSeq
+}
+
 // openConsole reads the journal back. A damaged end costs a gap, never a doubled number.
 func openConsole(path string) (*console, error) {
 	c := &console{path: path, turn: make(chan struct{}, 1), viewers: map[*Viewer]struct{}{}, tokens: linesBurst, tokensAt: time.Now()}
@@ -88,7 +99,7 @@ func openConsole(path string) (*console, error) {
 			continue
 		}
 		var e journalEntry
-		if json.Unmarshal([]byte(text), &e) != nil || e.Seq < c.last {
+		if json.Unmarshal([]byte(text), &e) != nil || !e.follows(c.last) {
 			c.last += unsureSkip
 			continue
 		}

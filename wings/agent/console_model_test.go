@@ -109,6 +109,9 @@ func drainOrdered(t *rapid.T, v *Viewer) (all []sight) {
 func FuzzConsoleJournal(f *testing.F) {
 	f.Add([]byte(`{"seq":2,"out":{"container":"a","at":"2026-01-01T00:00:00Z"},"lines":[{"seq":1,"text":"x"},{"seq":2,"text":"y"}]}` + "\n"))
 	f.Add([]byte(`{"seq":9`))
+	f.Add([]byte("{\"seq\":3,\"lines\":[{\"seq\":7},{\"seq\":1}]}\n"))
+	f.Add([]byte("{\"seq\":3,\"lines\":[{\"seq\":2}]}\n{\"seq\":4,\"lines\":[{\"seq\":1}]}\n"))
+	f.Add([]byte("{\"seq\":9223372036854775807}\n"))
 	f.Add([]byte("{\"seq\":-5}\n\n{\"seq\":3,\"lines\":[{\"seq\":7},{\"seq\":1}]}\n"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		path := filepath.Join(t.TempDir(), "console.jsonl")
