@@ -24,11 +24,12 @@ const (
 	maxViewers     = 500  // of one server
 	frameLines     = 256  // in one frame
 	frameBytes     = 128 << 10
-	journalBytes   = 1 << 20 // then the journal is written anew out of the ring
-	unsureSkip     = 1000    // numbers skipped when the journal's end cannot be read
-	flushLines     = 256     // unwritten lines that are written at once
-	crashLines     = 50      // of the console, kept with a crash
-	lineOverhead   = 64      // bytes counted per line on top of its text
+	journalBytes   = 1 << 20        // then the journal is written anew out of the ring
+	unsureSkip     = 1000           // numbers skipped when the journal's end cannot be read
+	maxSeq         = int64(1) << 60 // no console gets there
+	flushLines     = 256            // unwritten lines that are written at once
+	crashLines     = 50             // of the console, kept with a crash
+	lineOverhead   = 64             // bytes counted per line on top of its text
 	flushEvery     = 500 * time.Millisecond
 	commandsPerSec = 10
 	commandsAtOnce = 20

@@ -133,3 +133,37 @@ func FuzzConsoleJournal(f *testing.F) {
 		}
 	})
 }
+
+func TestWhichEntriesOfAJournalAreBelieved(t *testing.T) {
+	t.Parallel()
+	line := func(seqs ...int64) (out []wire.ConsoleLine) {
+		for _, s := range seqs {
+			out = append(out, wire.ConsoleLine{Seq: s})
+		}
+		return out
+	}
+	cases := []struct {
+		name  string
+		entry journalEntry
+		last  int64
+		want  bool
+	}{
+		{"numbers that rise up to its own", journalEntry{Seq: 5, Lines: line(3, 4, 5)}, 2, true},
+		{"lines that were dropped leave holes", journalEntry{Seq: 9, Lines: line(3, 7)}, 2, true},
+		{"all of its lines were dropped", journalEntry{Seq: 9}, 2, true},
+		{"a number that was given before", journalEntry{Seq: 5, Lines: line(2, 3)}, 2, false},
+		{"numbers that fall", journalEntry{Seq: 5, Lines: line(4, 3)}, 2, false},
+		{"a line beyond its own number", journalEntry{Seq: 5, Lines: line(6)}, 2, false},
+		{"a number of its own that falls", journalEntry{Seq: 1}, 2, false},
+		{"no number", journalEntry{}, 0, false},
+		{"a number that no console reaches", journalEntry{Seq: 1 << 62}, 2, false},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			if got := c.entry.follows(c.last); got != c.want {
+				t.Errorf("believed: %v, want %v", got, c.want)
+			}
+		})
+	}
+}
