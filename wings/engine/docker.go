@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"slices"
 	"sync"
@@ -47,7 +48,10 @@ type Config struct {
 type Docker struct {
 	cfg Config
 	cli *client.Client
-	log *slog.Logger
+	// fresh opens a connection for each request. A dockerd that ends stops listening first and goes
+	// on answering on connections that are open: only a new one tells that it stays.
+	fresh *client.Client
+	log   *slog.Logger
 
 	life    context.Context // ends at Close; pulls run under it, because they outlive their callers
 	end     context.CancelFunc
@@ -89,9 +93,17 @@ func NewDocker(cfg Config) (*Docker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("engine: make a Docker client: %w", err)
 	}
+	single := client.WithHTTPClient(&http.Client{
+		Transport: &http.Transport{DisableKeepAlives: true}, CheckRedirect: client.CheckRedirect,
+	})
+	// A transport of ours knows no default address; FromEnv and WithHost come after it and win.
+	fresh, err := client.New(append([]client.Opt{single, client.WithHost(client.DefaultDockerHost)}, opts...)...)
+	if err != nil {
+		return nil, fmt.Errorf("engine: make a Docker client without keep-alive: %w", err)
+	}
 	life, end := context.WithCancel(context.Background())
 	return &Docker{
-		cfg: cfg, cli: cli, log: cfg.Logger, life: life, end: end, flights: map[string]*flight{},
+		cfg: cfg, cli: cli, fresh: fresh, log: cfg.Logger, life: life, end: end, flights: map[string]*flight{},
 		warned: map[string]bool{},
 	}, nil
 }
@@ -136,7 +148,7 @@ func (d *Docker) Close() error {
 	if already {
 		return nil
 	}
-	return d.cli.Close()
+	return errors.Join(d.cli.Close(), d.fresh.Close())
 }
 
 // maxWarned bounds what warnOnce remembers; the kernel's missing features are fewer than ten.
