@@ -82,6 +82,9 @@ func TestEntriesOfAddressesAndPorts(t *testing.T) {
 		if s := strings.Join(got, ", "); s != c.pools {
 			t.Errorf("%s: %s, want %s", c.name, s, c.pools)
 		}
+		if added > 1000 {
+			continue // once is slow enough
+		}
 		if again := h.add(t, node, c.addresses, c.ports, c.protocols...); again != 0 {
 			t.Errorf("%s: %d more when entered again", c.name, again)
 		}
