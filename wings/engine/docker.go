@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"net/netip"
 	"slices"
 	"sync"
@@ -93,11 +92,7 @@ func NewDocker(cfg Config) (*Docker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("engine: make a Docker client: %w", err)
 	}
-	single := client.WithHTTPClient(&http.Client{
-		Transport: &http.Transport{DisableKeepAlives: true}, CheckRedirect: client.CheckRedirect,
-	})
-	// A transport of ours knows no default address; FromEnv and WithHost come after it and win.
-	fresh, err := client.New(append([]client.Opt{single, client.WithHost(client.DefaultDockerHost)}, opts...)...)
+	fresh, err := client.New(append(opts, client.WithHTTPHeaders(map[string]string{"Connection": "close"}))...)
 	if err != nil {
 		return nil, fmt.Errorf("engine: make a Docker client without keep-alive: %w", err)
 	}

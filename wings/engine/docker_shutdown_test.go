@@ -47,3 +47,16 @@ func TestEngineWithoutLiveRestoreTakesItsGamesAlong(t *testing.T) {
 		t.Errorf("it does not start again: %+v, %v", c, err)
 	}
 }
+
+// The other side of the same coin: an engine that stays tells the exit.
+func TestEngineThatStaysTellsTheExitOverAndOver(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	id := b.create(b.spec(enginetest.NewID(), "exit", "9"))
+	b.start(id)
+	for range 20 {
+		if exit, err := b.Wait(b.ctx, "engine.wait", id); err != nil || exit.Code != 9 {
+			t.Fatalf("exit %+v, %v", exit, err)
+		}
+	}
+}
