@@ -54,15 +54,17 @@ func applyINI(text []byte, edit wire.Edit) ([]byte, error) {
 	value := strings.Trim(edit.Value, " \t") // white space round a value is not part of it
 	lines := parseINI(text)
 	found := false
-	var patches []patch
+	var changes patches
 	for _, l := range lines {
 		if l.keyed && l.section == section && l.key == name {
 			found = true
-			patches = append(patches, setINILine(text, l, value)...)
+			if err := setINILine(&changes, text, l, value); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if found {
-		return patchAll(text, patches)
+		return changes.apply(text), nil
 	}
 	return addINILine(text, lines, section, name, value), nil
 }
@@ -103,7 +105,7 @@ func (l *iniLine) split(content string) {
 
 // setINILine replaces a value and keeps its quotes. A comment behind the value goes to a line of its
 // own above: games disagree on whether it is a comment there.
-func setINILine(text []byte, l iniLine, value string) []patch {
+func setINILine(changes *patches, text []byte, l iniLine, value string) error {
 	sep := string(text[l.sepFrom:l.valFrom])
 	old := strings.TrimRight(string(text[l.valFrom:l.end]), " \t")
 	if !strings.ContainsAny(sep, "=:") {
@@ -117,12 +119,13 @@ func setINILine(text []byte, l iniLine, value string) []patch {
 		with = old[:1] + value + old[:1]
 	}
 	if comment != "" {
-		return []patch{{l.start, l.start, comment + lineEnd(text)}, {l.sepFrom, l.end, sep + with}}
-	}
-	if old == with && sep == string(text[l.sepFrom:l.valFrom]) {
+		if err := changes.add(l.start, l.start, comment+lineEnd(text)); err != nil {
+			return err
+		}
+	} else if old == with && sep == string(text[l.sepFrom:l.valFrom]) {
 		return nil
 	}
-	return []patch{{l.sepFrom, l.end, sep + with}}
+	return changes.add(l.sepFrom, l.end, sep+with)
 }
 
 // splitINIComment cuts "value ; comment". A ";" within quotes or without a space before it is part

@@ -70,11 +70,13 @@ func applyText(text []byte, edit wire.Edit) ([]byte, error) {
 	if err := checkOneLine(edit.Value); err != nil {
 		return nil, err
 	}
-	var patches []patch
+	var changes patches
 	for _, l := range splitLines(text) {
 		if bytes.HasPrefix(text[l.start:l.end], []byte(edit.Key)) && l.of(text) != edit.Value {
-			patches = append(patches, patch{l.start, l.end, edit.Value})
+			if err := changes.add(l.start, l.end, edit.Value); err != nil {
+				return nil, err
+			}
 		}
 	}
-	return patchAll(text, patches)
+	return changes.apply(text), nil
 }

@@ -26,7 +26,8 @@ type property struct {
 func applyProperties(text []byte, edit wire.Edit) ([]byte, error) {
 	all := parseProperties(text)
 	found := false
-	var patches []patch
+	escaped := escapePropertyValue(edit.Value)
+	var changes patches
 	for _, p := range all {
 		if p.key != edit.Key {
 			continue
@@ -39,10 +40,12 @@ func applyProperties(text []byte, edit wire.Edit) ([]byte, error) {
 		if !strings.ContainsAny(sep, "=:") && (sep == "" || p.valueFrom == p.valueTo || strings.IndexByte("=:", first(edit.Value)) >= 0) {
 			sep = "="
 		}
-		patches = append(patches, patch{p.sepFrom, p.valueTo, sep + escapePropertyValue(edit.Value)})
+		if err := changes.add(p.sepFrom, p.valueTo, sep+escaped); err != nil {
+			return nil, err
+		}
 	}
 	if found {
-		return patchAll(text, patches)
+		return changes.apply(text), nil
 	}
 	sep := "="
 	for _, p := range all {
@@ -56,7 +59,7 @@ func applyProperties(text []byte, edit wire.Edit) ([]byte, error) {
 		}
 		text = append(text, lineEnd(text)...)
 	}
-	return insertLine(text, len(text), escapePropertyKey(edit.Key)+sep+escapePropertyValue(edit.Value)), nil
+	return insertLine(text, len(text), escapePropertyKey(edit.Key)+sep+escaped), nil
 }
 
 func first(s string) byte {

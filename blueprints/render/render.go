@@ -177,23 +177,32 @@ type patch struct {
 	with     string
 }
 
-// patchAll makes patches, which are in the order of the text and do not overlap, in one pass. A file
-// may hold a key a hundred thousand times: neither time nor memory may grow with that.
-func patchAll(text []byte, patches []patch) ([]byte, error) {
-	size := len(text)
-	for _, p := range patches {
-		size += len(p.with) - (p.to - p.from)
+// patches are in the order of the text and do not overlap. A file may hold a key a hundred thousand
+// times: neither time nor memory may grow with that, so there is one pass, and add refuses early.
+type patches struct {
+	list  []patch
+	bytes int // of all replacements
+}
+
+func (p *patches) add(from, to int, with string) error {
+	if p.bytes += len(with); p.bytes > MaxBytes {
+		return errGrows
 	}
-	if size > MaxBytes {
-		return nil, errGrows
+	p.list = append(p.list, patch{from, to, with})
+	return nil
+}
+
+func (p *patches) apply(text []byte) []byte {
+	if len(p.list) == 0 {
+		return text
 	}
-	out := make([]byte, 0, size)
+	out := make([]byte, 0, len(text)+p.bytes)
 	at := 0
-	for _, p := range patches {
-		out = append(append(out, text[at:p.from]...), p.with...)
-		at = p.to
+	for _, one := range p.list {
+		out = append(append(out, text[at:one.from]...), one.with...)
+		at = one.to
 	}
-	return append(out, text[at:]...), nil
+	return append(out, text[at:]...)
 }
 
 var errGrows = fmt.Errorf("%w after the edit; at most %d bytes", ErrTooLarge, MaxBytes)
