@@ -100,7 +100,7 @@ func TestOwnCertificatesAreReplacedBeforeTheyEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := p.trust.Load()
-	if err := p.ensureAuthority(now.Add(listenerLife/2)); err != nil || p.trust.Load().listener.Leaf.SerialNumber.Cmp(first.listener.Leaf.SerialNumber) != 0 {
+	if err := p.ensureAuthority(now.Add(listenerLife / 2)); err != nil || p.trust.Load().listener.Leaf.SerialNumber.Cmp(first.listener.Leaf.SerialNumber) != 0 {
 		t.Fatalf("replaced early, or %v", err)
 	}
 	if err := p.ensureAuthority(now.Add(listenerLife * 3 / 4)); err != nil {
