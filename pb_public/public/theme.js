@@ -1,6 +1,6 @@
 // Sets the colour scheme before the first paint. A file of its own, because the content security
 // policy allows no inline script. The key is the one that src/ui/theme.ts gives to Mantine.
-(function () {
+(() => {
   var kept = null;
   try {
     kept = localStorage.getItem('mamba.theme');
