@@ -21,6 +21,8 @@ type HelloReply struct {
 	Instances  []string  `json:"instances"`   // node-listener addresses of every instance, this one included
 	PanelClock time.Time `json:"panel_clock"`
 	AckedSeq   int64     `json:"acked_seq"` // newest event of this spool that is durable in the panel
+	// Error says why the panel will not work with this node; the node logs it and tries again later.
+	Error *Error `json:"error,omitempty"`
 }
 
 // Capacity of a machine.

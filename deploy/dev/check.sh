@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# make check: format, vet, lint, import rules and the unit tests that need no Docker.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+. deploy/dev/lib.sh
+need_go
+lint=$1
+unformatted=$(gofmt -l $(git ls-files '*.go'))
+[ -z "$unformatted" ] || die "gofmt these: $unformatted"
+say vet; go vet ./...
+say lint
+tool=.cache/tools/golangci-lint-${lint##*@}
+[ -x "$tool" ] || { mkdir -p .cache/tools; GOBIN=$PWD/.cache/tools go install "$lint"; mv .cache/tools/golangci-lint "$tool"; }
+"$tool" run ./...
+say "unit tests"
+go test -short ./...
+if [ -d pb_public/node_modules ]; then say "web app"; (cd pb_public && npm run --silent check); fi

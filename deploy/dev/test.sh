@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# make test: the whole suite on real parts. Starts a Docker Engine of its own, builds the game images,
+# runs the Go tests, the web app's unit tests and the browser journeys, and cleans up after itself.
+# The last line says how many passed and failed.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+. deploy/dev/lib.sh
+need_go
+need_packages dockerd=docker.io docker=docker.io iptables=iptables chromium=chromium busybox=busybox-static ip=iproute2 curl=curl xz=xz-utils
+need_node
+work=$(mktemp -d /tmp/mamba-test.XXXXXX)
+results=$PWD/test-results
+rm -rf "$results"; mkdir -p "$results"
+passed=0 failed=0
+cleanup() {
+  trap - EXIT
+  stop_dockerd "$work/docker"
+  rm -rf "$work" || true
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+# tally NAME PASSED FAILED adds a suite to the sum and says how it went.
+tally() { passed=$((passed + $2)); failed=$((failed + $3)); printf '%-28s %5d passed %5d failed\n' "$1" "$2" "$3"; }
+
+say "starting a Docker Engine for the tests"
+start_dockerd "$work/docker"
+export MAMBA_TEST_DOCKER_HOST=$DOCKER_HOST
+
+say "building the web app and the binaries"
+deploy/dev/web.sh
+make --no-print-directory go
+export MAMBA_TEST_BIN=$PWD/bin
+
+say "building the game images"
+deploy/images/luanti.sh
+deploy/images/minecraft-standin.sh
+
+say "Go tests"
+set +e
+go run gotest.tools/gotestsum@v1.13.0 --format pkgname --jsonfile "$results/go.json" --junitfile "$results/go.xml" -- -timeout 25m ./... | tee "$results/go.txt"
+status=${PIPESTATUS[0]}
+set -e
+count() { { grep -c "\"Action\":\"$1\",\"Package\":\"[^\"]*\",\"Test\"" "$results/go.json" || true; }; }
+go_failed=$(count fail)
+[ "$status" -eq 0 ] || [ "$go_failed" -gt 0 ] || go_failed=1 # a package that does not build has no test
+tally "Go" "$(count pass)" "$go_failed"
+
+say "web app"
+set +e
+(cd pb_public && npm run --silent check:static && npx vitest run --reporter=json --outputFile="$results/web.json") >"$results/web.txt" 2>&1
+status=$?
+set -e
+[ "$status" -eq 0 ] || tail -40 "$results/web.txt"
+read -r p f < <(node -e 'try{const r=require(process.argv[1]);console.log(r.numPassedTests,r.numFailedTests+(r.numTotalTests?0:1))}catch{console.log(0,1)}' "$results/web.json")
+[ "$status" -eq 0 ] || [ "$f" -gt 0 ] || f=1
+tally "web app" "$p" "$f"
+
+say "browser journeys"
+set +e
+deploy/dev/browser.sh "$work" "$results"
+status=$?
+set -e
+read -r p f < <(awk '/^# pass /{p=$3} /^# fail /{f=$3} END{print p+0, f+0}' "$results/browser.txt")
+[ "$status" -eq 0 ] || [ "$f" -gt 0 ] || f=1
+tally "browser" "$p" "$f"
+
+left=$(docker ps -aq --filter label=host.mamba.server | wc -l)
+[ "$left" -eq 0 ] || { echo "left behind: $left containers"; failed=$((failed + 1)); }
+printf '%d passed, %d failed\n' "$passed" "$failed" | tee "$results/sum.txt"
+[ "$failed" -eq 0 ]

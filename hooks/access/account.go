@@ -1,0 +1,144 @@
+package access
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/router"
+
+	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/hooks/audit"
+)
+
+// Limits of what a customer may enter about himself.
+const (
+	MaxNameLength  = 80  // characters, as shown beside everything that he does
+	MaxEmailLength = 254 // RFC 5321, §4.5.3.1.3 less the angle brackets
+)
+
+// Auditor writes one row of the audit log in the caller's transaction.
+type Auditor interface {
+	Write(tx core.App, a audit.Actor, e audit.Entry) error
+}
+
+// Audit is the actor as the audit log knows him.
+func (a Actor) Audit() audit.Actor {
+	return audit.Actor{Type: a.Type, ID: a.ID, Name: a.Name, Address: a.Address, UserAgent: a.UserAgent, Request: a.Request}
+}
+
+// Routes registers the account routes on the group of /api/v1.
+func (d *Access) Routes(g *router.RouterGroup[*core.RequestEvent]) {
+	g.GET("/account", account)
+}
+
+func account(e *core.RequestEvent) error {
+	a, err := From(e)
+	if err != nil {
+		return err
+	}
+	return e.JSON(http.StatusOK, map[string]any{"id": a.ID, "email": a.Email, "name": a.Name, "verified": a.Verified})
+}
+
+// UserCreateRequest is the handler of OnRecordCreateRequest("users"): a person may choose address,
+// name and password and nothing else, and the sign-up is audited in the transaction that makes it.
+func (d *Access) UserCreateRequest(e *core.RecordRequestEvent) error {
+	if err := restrain(e); err != nil {
+		return err
+	}
+	return d.audited(e, "user.create", func() map[string]any { return nil })
+}
+
+// UserUpdateRequest is the handler of OnRecordUpdateRequest("users"); see UserCreateRequest.
+func (d *Access) UserUpdateRequest(e *core.RecordRequestEvent) error {
+	if err := restrain(e); err != nil {
+		return err
+	}
+	changed := changedFields(e.Record)
+	return d.audited(e, "user.update", func() map[string]any { return map[string]any{"fields": changed} })
+}
+
+// UserDeleteRequest is the handler of OnRecordDeleteRequest("users"), which superusers alone get to.
+func (d *Access) UserDeleteRequest(e *core.RecordRequestEvent) error {
+	return d.audited(e, "user.delete", func() map[string]any { return nil })
+}
+
+// restrain refuses what a customer must not set about an account and tidies what he may. Superusers
+// are held to the form only.
+func restrain(e *core.RecordRequestEvent) error {
+	r := e.Record
+	name, ok := CleanText(r.GetString("name"), MaxNameLength)
+	r.Set("name", name)
+	r.SetEmail(strings.TrimSpace(r.Email()))
+	fields := map[string]error{}
+	if !ok {
+		fields["name"] = fieldFault{"name_invalid", "Please use at most 80 ordinary characters."}
+	}
+	if len(r.Email()) > MaxEmailLength {
+		fields["email"] = fieldFault{"email_too_long", "This e-mail address is too long."}
+	}
+	if !e.HasSuperuserAuth() {
+		if r.Verified() && (r.IsNew() || !r.Original().Verified()) {
+			fields["verified"] = fieldFault{"not_settable", "An address is confirmed by the link in the mail only."}
+		}
+		r.SetEmailVisibility(false)
+		if r.IsNew() {
+			r.Id = "" // ids are ours: one chosen by a stranger could be made to look like another thing's
+		}
+	}
+	if len(fields) > 0 {
+		return e.BadRequestError("Some of what you entered cannot be used.", fields)
+	}
+	return nil
+}
+
+// fieldFault is an error of one field in the shape that PocketBase shows to its clients.
+type fieldFault struct{ code, message string }
+
+func (f fieldFault) Error() string { return f.message }
+func (f fieldFault) Code() string  { return f.code }
+
+// changedFields names what an update changes, without the values.
+func changedFields(r *core.Record) []string {
+	var out []string
+	for _, f := range r.Collection().Fields {
+		name := f.GetName()
+		if p, ok := r.GetRaw(name).(*core.PasswordFieldValue); ok {
+			if p.Plain != "" {
+				out = append(out, name)
+			}
+			continue
+		}
+		if name != "updated" && r.GetString(name) != r.Original().GetString(name) {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// audited runs the rest of the chain and writes the audit row in one transaction. PocketBase then
+// sends its answer after the commit.
+func (d *Access) audited(e *core.RecordRequestEvent, action string, metadata func() map[string]any) error {
+	outer, ran := e.App, false
+	defer func() { e.App = outer }()
+	return collections.Tx(outer, []collections.Lock{audit.Lock("")}, func(tx core.App) error {
+		if ran { // a chain of hooks can run only once, so the database's retry is left to the person
+			return e.Error(http.StatusServiceUnavailable, "We are busy right now. Please try again.", nil)
+		}
+		ran, e.App = true, tx
+		if err := e.Next(); err != nil {
+			return err
+		}
+		by := e.Auth
+		if by == nil {
+			by = e.Record // signing up is one's own act
+		}
+		a, err := actorOf(e.RequestEvent, by)
+		if err != nil {
+			return err
+		}
+		return d.auditor.Write(tx, a.Audit(), audit.Entry{Action: action, ResourceType: "users", Resource: e.Record.Id, Metadata: metadata()})
+	})
+}

@@ -1,0 +1,162 @@
+package access_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/mambahost/mamba/hooks/access"
+)
+
+const signUp = "/api/collections/users/records"
+
+func TestAccountSaysWhoOneIs(t *testing.T) {
+	t.Parallel()
+	p := newPanel(t, nil)
+	user, token := p.user(t, "ann@example.test", false)
+	_, rootToken := p.superuser(t)
+	for _, c := range []struct {
+		name, token string
+		status      int
+		has         []string
+		hasNot      []string
+	}{
+		{"a user", token, 200, []string{`"id":"` + user.Id + `"`, `"email":"ann@example.test"`, `"name":"ann"`, `"verified":false`}, []string{"token", "password"}},
+		{"a superuser has no name of his own", rootToken, 200, []string{`"name":"root@example.test"`, `"verified":true`}, []string{"token"}},
+		{"nobody", "", 401, []string{"unauthenticated"}, []string{"verified"}},
+		{"a forged token", token[:len(token)-2] + "xx", 401, []string{"session_expired"}, []string{"verified"}},
+	} {
+		rec := p.call("GET", "/api/v1/account", c.token, "")
+		body := strings.ReplaceAll(rec.Body.String(), ": ", ":")
+		if rec.Code != c.status {
+			t.Errorf("%s: %d %s", c.name, rec.Code, body)
+		}
+		for _, want := range c.has {
+			if !strings.Contains(body, want) {
+				t.Errorf("%s: %s is not in %s", c.name, want, body)
+			}
+		}
+		for _, no := range c.hasNot {
+			if strings.Contains(body, no) {
+				t.Errorf("%s: %s is in %s", c.name, no, body)
+			}
+		}
+	}
+	if err := p.Delete(user); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, p.call("GET", "/api/v1/account", token, ""), 401, "session_expired")
+}
+
+func TestSigningUp(t *testing.T) {
+	t.Parallel()
+	const pw = `"password":"correct horse battery","passwordConfirm":"correct horse battery"`
+	for _, c := range []struct {
+		name, body string
+		status     int
+		has        string
+	}{
+		{"with address, name and password", `{"email":"a@example.test","name":"  Ann   Lee ",` + pw + `}`, 200, `"name":"Ann Lee"`},
+		{"without a name", `{"email":"a@example.test",` + pw + `}`, 200, `"verified":false`},
+		{"verified by oneself", `{"email":"a@example.test","verified":true,` + pw + `}`, 400, `"verified"`},
+		{"a name over 80 characters", `{"email":"a@example.test","name":"` + strings.Repeat("x", 81) + `",` + pw + `}`, 400, `"name_invalid"`},
+		{"a name that turns the writing around", `{"email":"a@example.test","name":"ann\u202egnp",` + pw + `}`, 400, `"name_invalid"`},
+		{"a name with an invisible letter", `{"email":"a@example.test","name":"ann\u200b",` + pw + `}`, 400, `"name_invalid"`},
+		{"a name with a control character", `{"email":"a@example.test","name":"ann\u0007",` + pw + `}`, 400, `"name_invalid"`},
+		{"an address that is none", `{"email":"nobody",` + pw + `}`, 400, `"email"`},
+		{"an address over 254 characters", `{"email":"` + strings.Repeat("a", 60) + "@" + strings.Repeat(strings.Repeat("b", 60)+".", 4) + `test",` + pw + `}`, 400, `"email"`},
+		{"a short password", `{"email":"a@example.test","password":"short","passwordConfirm":"short"}`, 400, `"password"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPanel(t, nil)
+			rec := p.call("POST", signUp, "", c.body)
+			if rec.Code != c.status || !strings.Contains(strings.ReplaceAll(rec.Body.String(), ": ", ":"), c.has) {
+				t.Errorf("%d %s", rec.Code, rec.Body)
+			}
+			if made := p.count(t, "users") == 1; made != (c.status == 200) {
+				t.Errorf("made: %t", made)
+			}
+			if audited := strings.HasPrefix(p.notes.all(), "user user.create users/"); audited != (c.status == 200) {
+				t.Errorf("audit: %q", p.notes.all())
+			}
+		})
+	}
+}
+
+func TestSigningUpCannotChooseIdOrVisibility(t *testing.T) {
+	t.Parallel()
+	p := newPanel(t, nil)
+	rec := p.call("POST", signUp, "", `{"id":"tenant000000001","email":"a@example.test","emailVisibility":true,"password":"correct horse battery","passwordConfirm":"correct horse battery"}`)
+	if rec.Code != 200 {
+		t.Fatalf("%d %s", rec.Code, rec.Body)
+	}
+	u, err := p.FindAuthRecordByEmail("users", "a@example.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u.Id == "tenant000000001" || len(u.Id) != 15 || u.EmailVisibility() || u.Verified() {
+		t.Errorf("id %s, visible %t, verified %t", u.Id, u.EmailVisibility(), u.Verified())
+	}
+}
+
+func TestAnAccountIsNotMadeWithoutItsAuditRow(t *testing.T) {
+	t.Parallel()
+	p := newPanel(t, nil)
+	p.notes.fail = errNoAudit
+	rec := p.call("POST", signUp, "", `{"email":"a@example.test","password":"correct horse battery","passwordConfirm":"correct horse battery"}`)
+	if rec.Code == 200 || p.count(t, "users") != 0 || strings.Contains(rec.Body.String(), errNoAudit.Error()) {
+		t.Errorf("%d %s, %d users", rec.Code, rec.Body, p.count(t, "users"))
+	}
+}
+
+func TestChangingAndDeletingAnAccount(t *testing.T) {
+	t.Parallel()
+	p := newPanel(t, nil)
+	ann, token := p.user(t, "ann@example.test", false)
+	_, bob := p.user(t, "bob@example.test", true)
+	_, root := p.superuser(t)
+	own := signUp + "/" + ann.Id
+	for _, c := range []struct {
+		name, method, token, body string
+		status                    int
+		audit                     string
+	}{
+		{"her own name", "PATCH", token, `{"name":" Ann  B "}`, 200, "user user.update users/" + ann.Id + " map[fields:[name]]"},
+		{"by somebody else", "PATCH", bob, `{"name":"Mallory"}`, 404, ""},
+		{"verified by herself", "PATCH", token, `{"verified":true}`, 400, ""},
+		{"a bad name", "PATCH", token, `{"name":"a\u202eb"}`, 400, ""},
+		{"deleted by herself", "DELETE", token, ``, 403, ""},
+		{"verified by an operator", "PATCH", root, `{"verified":true}`, 200, "superuser user.update users/" + ann.Id + " map[fields:[verified]]"},
+		{"her password", "PATCH", token, `{"oldPassword":"correct horse battery","password":"battery horse correct","passwordConfirm":"battery horse correct"}`, 200, "user user.update users/" + ann.Id + " map[fields:[password]]"},
+		{"deleted by an operator", "DELETE", root, ``, 204, "superuser user.delete users/" + ann.Id},
+	} {
+		before := p.notes.all()
+		rec := p.call(c.method, own, c.token, c.body)
+		if rec.Code != c.status {
+			t.Errorf("%s: %d %s", c.name, rec.Code, rec.Body)
+		}
+		if got := strings.TrimSpace(strings.TrimPrefix(p.notes.all(), before)); !strings.HasPrefix(got, c.audit) || (c.audit == "") != (got == "") {
+			t.Errorf("%s: audit %q, want %q", c.name, got, c.audit)
+		}
+	}
+	if strings.Contains(p.notes.all(), "battery") {
+		t.Error("a password is in the audit log")
+	}
+}
+
+func TestWhoMayCreate(t *testing.T) {
+	t.Parallel()
+	if err := access.RequireVerified(access.Actor{}); err == nil {
+		t.Error("an unverified user may create")
+	}
+	if err := access.RequireVerified(access.Actor{Verified: true}); err != nil {
+		t.Error(err)
+	}
+	if err := access.RequireSuperuser(access.Actor{Type: access.TypeUser, Verified: true}); err == nil {
+		t.Error("a user is an operator")
+	}
+	a := access.Actor{Type: "user", ID: "u", Name: "n", Address: "a", UserAgent: "ua", Request: "r"}
+	if got := a.Audit(); got.Type != "user" || got.ID != "u" || got.Name != "n" || got.Address != "a" || got.UserAgent != "ua" || got.Request != "r" {
+		t.Errorf("%+v", got)
+	}
+}

@@ -1,0 +1,94 @@
+package access
+
+import (
+	"strings"
+	"unicode/utf8"
+
+	"github.com/pocketbase/pocketbase/core"
+)
+
+// Types of actors that come through the door.
+const (
+	TypeUser      = "user"
+	TypeSuperuser = "superuser"
+)
+
+// TenantHeader names the tenant of a request, by id or slug. Only a member may name it.
+const TenantHeader = "X-Tenant"
+
+const maxUserAgent = 255 // characters kept of it, as audit_logs.user_agent
+
+// Actor is who makes a request.
+type Actor struct {
+	Type       string // TypeUser or TypeSuperuser
+	ID         string // of the record in users or _superusers
+	Email      string
+	Name       string // as shown; the address when none was given
+	Verified   bool   // the e-mail address is confirmed
+	Superuser  bool
+	TenantHint string // X-Tenant as sent: id or slug, not checked yet
+	Address    string // of the client, as far as the trusted proxy settings say
+	UserAgent  string
+	Request    string // request id
+}
+
+// From returns who makes the request, 401 when nobody does.
+func From(e *core.RequestEvent) (Actor, error) {
+	if e.Auth == nil {
+		if e.Request.Header.Get("Authorization") != "" {
+			return Actor{}, Unauthenticated("session_expired", "Your session has ended. Please sign in again.")
+		}
+		return Actor{}, Unauthenticated("unauthenticated", "Please sign in.")
+	}
+	return actorOf(e, e.Auth)
+}
+
+func actorOf(e *core.RequestEvent, r *core.Record) (Actor, error) {
+	a := Actor{
+		ID:         r.Id,
+		Email:      r.Email(),
+		Name:       strings.TrimSpace(r.GetString("name")),
+		Verified:   r.Verified(),
+		TenantHint: strings.TrimSpace(e.Request.Header.Get(TenantHeader)),
+		Address:    e.RealIP(),
+		UserAgent:  cut(e.Request.UserAgent(), maxUserAgent),
+		Request:    RequestID(e),
+	}
+	if a.Name == "" {
+		a.Name = a.Email
+	}
+	switch r.Collection().Name {
+	case "users":
+		a.Type = TypeUser
+	case core.CollectionNameSuperusers:
+		a.Type, a.Superuser, a.Verified = TypeSuperuser, true, true
+	default:
+		return Actor{}, Unauthenticated("unauthenticated", "This kind of account cannot be used here.")
+	}
+	return a, nil
+}
+
+// RequireVerified is 403 for an actor whose address is not confirmed: it may look, but not create.
+func RequireVerified(a Actor) error {
+	if a.Verified {
+		return nil
+	}
+	return Forbidden("email_unverified", "Please confirm your e-mail address first. We have sent you a link; you can ask for another one on your account page.")
+}
+
+// RequireSuperuser is 403 for everybody but the operators of the installation.
+func RequireSuperuser(a Actor) error {
+	if a.Superuser {
+		return nil
+	}
+	return Forbidden("superuser_only", "Only an operator of this installation can do this.")
+}
+
+// cut shortens s to at most n characters of valid UTF-8.
+func cut(s string, n int) string {
+	s = strings.ToValidUTF8(s, "")
+	if utf8.RuneCountInString(s) <= n {
+		return s
+	}
+	return string([]rune(s)[:n])
+}

@@ -1,0 +1,183 @@
+package audit
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/mambahost/mamba/collections"
+)
+
+// maxHeadLine bounds one line of a heads file.
+const maxHeadLine = 4 << 10
+
+// HeadSink keeps the signed heads where whoever can write the database cannot (another folder, disk or
+// host). Lines have no newline.
+type HeadSink interface {
+	// Append stores the lines, all durable when it returns nil.
+	Append(lines [][]byte) error
+	// Each calls fn for every line in the order of writing.
+	Each(fn func(line []byte) error) error
+}
+
+// Dir is a HeadSink in a folder outside pb_data: the file heads.jsonl, only ever appended to.
+type Dir string
+
+const headsFile = "heads.jsonl"
+
+// Append writes the lines at the end of the file and syncs it. A line that a crash cut short is ended
+// first, so that it spoils no other; Verify counts it.
+func (d Dir) Append(lines [][]byte) error {
+	if err := os.MkdirAll(string(d), 0o700); err != nil {
+		return fmt.Errorf("make the folder of the audit heads: %w", err)
+	}
+	path := filepath.Join(string(d), headsFile)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("open the audit heads: %w", err)
+	}
+	var buf bytes.Buffer
+	if info, err := f.Stat(); err == nil && info.Size() > 0 {
+		last := make([]byte, 1)
+		if _, err := f.ReadAt(last, info.Size()-1); err == nil && last[0] != '\n' {
+			buf.WriteByte('\n')
+		}
+	}
+	for _, l := range lines {
+		buf.Write(l)
+		buf.WriteByte('\n')
+	}
+	_, err = f.Write(buf.Bytes())
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("append to the audit heads: %w", err)
+	}
+	folder, err := os.Open(string(d))
+	if err != nil {
+		return fmt.Errorf("sync the folder of the audit heads: %w", err)
+	}
+	return errors.Join(folder.Sync(), folder.Close())
+}
+
+// Each reads the file; a file that does not exist yet has no lines.
+func (d Dir) Each(fn func(line []byte) error) error {
+	f, err := os.Open(filepath.Join(string(d), headsFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open the audit heads: %w", err)
+	}
+	defer f.Close()
+	s := bufio.NewScanner(f)
+	s.Buffer(make([]byte, maxHeadLine), maxHeadLine)
+	for s.Scan() {
+		if len(s.Bytes()) == 0 {
+			continue
+		}
+		if err := fn(s.Bytes()); err != nil {
+			return err
+		}
+	}
+	return s.Err()
+}
+
+// signedHead is one line: at this time the tenant's chain was seq rows long and ended in mac. sig is
+// over all of it and over the sig of the line before, so that lines cannot be taken out.
+type signedHead struct {
+	At     string `json:"at"` // RFC 3339, UTC
+	Tenant string `json:"tenant"`
+	Seq    int64  `json:"seq"`
+	MAC    string `json:"mac"` // of row seq
+	Prev   string `json:"prev"`
+	Sig    string `json:"sig"`
+}
+
+func (l *Log) sign(h signedHead) string {
+	return l.mac("signed", h.At, h.Tenant, seqText(h.Seq), h.MAC, h.Prev)
+}
+
+// WriteHeads appends the head of every chain that grew since the last call to the sink. It is meant to
+// run hourly. A chain whose end does not fit its head is not signed and is named in the error; the
+// others are written all the same.
+func (l *Log) WriteHeads(app core.App) error {
+	if l.sink == nil {
+		return nil
+	}
+	l.heads.Lock()
+	defer l.heads.Unlock()
+	written, prev, _, err := l.readHeads(nil)
+	if err != nil {
+		return err
+	}
+	heads, err := collections.Every[collections.AuditHead](app, collections.AuditHeads, "tenant", 0)
+	if err != nil {
+		return fmt.Errorf("read audit heads: %w", err)
+	}
+	now := time.Now().UTC().Format(time.RFC3339)
+	var lines [][]byte
+	var refused []error
+	for _, head := range heads {
+		row, err := l.rowAt(app, head.Tenant(), head.Seq())
+		if err != nil {
+			return err
+		}
+		if row == nil || head.MAC() != l.headMAC(head.Tenant(), head.Seq(), row.MAC()) {
+			refused = append(refused, fmt.Errorf("the audit chain of tenant %q does not end in its head", head.Tenant()))
+			continue
+		}
+		if last, ok := written[head.Tenant()]; ok && last.Seq == head.Seq() && last.MAC == row.MAC() {
+			continue
+		}
+		h := signedHead{At: now, Tenant: head.Tenant(), Seq: head.Seq(), MAC: row.MAC(), Prev: prev}
+		h.Sig = l.sign(h)
+		prev = h.Sig
+		line, err := json.Marshal(h)
+		if err != nil {
+			return fmt.Errorf("encode an audit head: %w", err)
+		}
+		lines = append(lines, line)
+	}
+	if len(lines) > 0 {
+		if err := l.sink.Append(lines); err != nil {
+			return err
+		}
+	}
+	return errors.Join(refused...)
+}
+
+// readHeads walks the sink: the last good head of every tenant, the signature the next line builds on,
+// and how many lines are not as we wrote them. each, if not nil, sees every good head.
+func (l *Log) readHeads(each func(signedHead) error) (last map[string]signedHead, prev string, bad int, err error) {
+	last = map[string]signedHead{}
+	err = l.sink.Each(func(line []byte) error {
+		var h signedHead
+		if json.Unmarshal(line, &h) != nil || h.Sig != l.sign(h) {
+			bad++
+			return nil
+		}
+		if h.Prev != prev {
+			bad++ // a good line, but its predecessor is gone or was moved
+		}
+		prev = h.Sig
+		last[h.Tenant] = h
+		if each == nil {
+			return nil
+		}
+		return each(h)
+	})
+	if err != nil {
+		return nil, "", 0, fmt.Errorf("read the audit heads: %w", err)
+	}
+	return last, prev, bad, nil
+}

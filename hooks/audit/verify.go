@@ -1,0 +1,194 @@
+package audit
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/mambahost/mamba/collections"
+)
+
+// Bounds of a verification.
+const (
+	verifyPage  = 500 // rows read at once
+	maxProblems = 100 // reported; more are only counted
+)
+
+// Fault is what is wrong at a place of a chain.
+type Fault string
+
+// Faults.
+const (
+	FaultEdited   Fault = "edited"    // a row's fields do not fit its MAC
+	FaultMissing  Fault = "missing"   // numbers are left out: rows were removed, or head and chain once differed
+	FaultBroken   Fault = "broken"    // a row does not follow the one before it: reordered, replaced, inserted
+	FaultHead     Fault = "head"      // the chain does not end where its head says: cut tail or forged head
+	FaultRollback Fault = "rollback"  // a signed head names a row that is not there or is another: the chain was cut and continued
+	FaultHeadFile Fault = "head_file" // lines of the signed heads were edited, removed or moved
+)
+
+// Problem is one fault.
+type Problem struct {
+	Fault  Fault
+	Seq    int64 // row in the chain; 0 where it is about the head or the file
+	Row    string
+	Detail string
+}
+
+// Report of one chain.
+type Report struct {
+	Tenant   string
+	Rows     int64 // read
+	Heads    int64 // signed heads compared
+	Faults   int64 // all of them
+	Problems []Problem
+}
+
+// OK reports whether nothing was found.
+func (r Report) OK() bool { return r.Faults == 0 }
+
+func (r *Report) add(f Fault, seq int64, row, format string, args ...any) {
+	r.Faults++
+	if len(r.Problems) < maxProblems {
+		r.Problems = append(r.Problems, Problem{Fault: f, Seq: seq, Row: row, Detail: fmt.Sprintf(format, args...)})
+	}
+}
+
+// Verify reads a tenant's whole chain, its head and the signed heads about it. A fault is part of the
+// report, not an error; an error means that it could not be read.
+//
+// What it cannot find: a tail that was cut, head row included, before an hourly signed head named it.
+func (l *Log) Verify(app core.App, tenant string) (Report, error) {
+	rep := Report{Tenant: tenant}
+	last, err := l.verifyRows(app, &rep)
+	if err != nil {
+		return rep, fmt.Errorf("verify the audit chain of tenant %q: %w", tenant, err)
+	}
+	if err := l.verifyHead(app, &rep, last); err != nil {
+		return rep, fmt.Errorf("verify the audit head of tenant %q: %w", tenant, err)
+	}
+	if l.sink == nil {
+		return rep, nil
+	}
+	l.heads.Lock()
+	defer l.heads.Unlock()
+	_, _, bad, err := l.readHeads(func(h signedHead) error {
+		if h.Tenant != tenant {
+			return nil
+		}
+		rep.Heads++
+		row, err := l.rowAt(app, tenant, h.Seq)
+		if err != nil {
+			return err
+		}
+		if row == nil || row.MAC() != h.MAC {
+			rep.add(FaultRollback, h.Seq, "", "the head signed at %s names a row that is not there", h.At)
+		}
+		return nil
+	})
+	if err != nil {
+		return rep, err
+	}
+	if bad > 0 {
+		rep.add(FaultHeadFile, 0, "", "%d lines of the signed heads are not as they were written", bad)
+	}
+	return rep, nil
+}
+
+// VerifyAll verifies every chain there is: those with rows, with a head, or named by a signed head.
+func (l *Log) VerifyAll(app core.App) ([]Report, error) {
+	var tenants []string
+	err := app.DB().NewQuery("SELECT [[tenant]] FROM {{audit_logs}} UNION SELECT [[tenant]] FROM {{audit_heads}} ORDER BY 1").Column(&tenants)
+	if err != nil {
+		return nil, fmt.Errorf("list audit chains: %w", err)
+	}
+	known := map[string]bool{}
+	for _, t := range tenants {
+		known[t] = true
+	}
+	if l.sink != nil {
+		signed, _, _, err := l.readHeads(nil)
+		if err != nil {
+			return nil, err
+		}
+		for t := range signed {
+			if !known[t] {
+				tenants = append(tenants, t)
+			}
+		}
+	}
+	out := make([]Report, 0, len(tenants))
+	for _, t := range tenants {
+		rep, err := l.Verify(app, t)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, rep)
+	}
+	return out, nil
+}
+
+func (l *Log) verifyRows(app core.App, rep *Report) (*collections.AuditLog, error) {
+	var last *collections.AuditLog
+	after, want, prev := int64(-1<<53), int64(1), "" // a row with a number below 1 is a fault, too
+	for {
+		rows, err := collections.Every[collections.AuditLog](app, collections.AuditLogs, "seq ASC", verifyPage,
+			dbx.HashExp{"tenant": rep.Tenant}, dbx.NewExp("[[seq]] > {:after}", dbx.Params{"after": after}))
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rows {
+			rep.Rows++
+			switch {
+			case r.Seq() > want:
+				rep.add(FaultMissing, want, "", "rows %d to %d are missing", want, r.Seq()-1)
+			case r.Seq() < want:
+				rep.add(FaultBroken, r.Seq(), r.Id, "no row has this number")
+			}
+			if r.MAC() != l.rowMAC(r) {
+				rep.add(FaultEdited, r.Seq(), r.Id, "the row was changed after it was written")
+			} else if at := r.GetString("at"); r.GetString("created") != at || r.GetString("updated") != at {
+				rep.add(FaultEdited, r.Seq(), r.Id, "its times were changed after it was written")
+			}
+			if r.Prev() != prev && r.Seq() == want {
+				rep.add(FaultBroken, r.Seq(), r.Id, "it does not follow the row before it")
+			}
+			after, want, prev, last = r.Seq(), r.Seq()+1, r.MAC(), r
+		}
+		if len(rows) < verifyPage {
+			return last, nil
+		}
+	}
+}
+
+func (l *Log) verifyHead(app core.App, rep *Report, last *collections.AuditLog) error {
+	head, err := collections.One[collections.AuditHead](app, collections.AuditHeads, dbx.HashExp{"tenant": rep.Tenant})
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		if last != nil {
+			rep.add(FaultHead, 0, "", "the chain has %d rows and no head", rep.Rows)
+		}
+		return nil
+	case err != nil:
+		return err
+	case last == nil:
+		rep.add(FaultHead, 0, head.Id, "the head says %d rows, there are none", head.Seq())
+	case head.Seq() != last.Seq():
+		rep.add(FaultHead, 0, head.Id, "the head says %d, the last row is %d", head.Seq(), last.Seq())
+	case head.MAC() != l.headMAC(rep.Tenant, last.Seq(), last.MAC()):
+		rep.add(FaultHead, 0, head.Id, "the head was not written by us")
+	}
+	return nil
+}
+
+// rowAt returns the row of that number, nil when there is none.
+func (l *Log) rowAt(app core.App, tenant string, seq int64) (*collections.AuditLog, error) {
+	row, err := collections.One[collections.AuditLog](app, collections.AuditLogs, dbx.HashExp{"tenant": tenant, "seq": seq})
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	return row, err
+}

@@ -1,0 +1,99 @@
+package hooks
+
+import (
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/spf13/pflag"
+)
+
+// Config of the panel. Flags fills it from the command line and the environment.
+type Config struct {
+	Version       string
+	PublicURL     string // as browsers see the panel, e.g. https://panel.example; empty: http:// and the listen address
+	NodeListen    string // address of the node listener
+	NodePublic    string // host:port that nodes dial; empty: host of PublicURL and port of NodeListen
+	MasterKeyFile string // empty: master.key beside the data folder
+	LocalNode     bool   // enrol this machine and run its node daemon as a child process
+	NodeName      string // of the local node
+	NodeAddress   string // address that players of the local node use
+	NodePorts     string // ports of the local node, "25565-25600,27015"
+	Demo          bool   // seed the demo
+	HTTPAddress   string // as `serve --http` was told; for what is printed
+	SMTP          string // host:port[,from]; empty: as set in the dashboard
+	BreakGlass    bool   // schema edits, imports, SQL and restores through the dashboard are allowed
+
+	Web http.Handler // the customer's web app
+	Log *slog.Logger // nil: text on standard error
+}
+
+// Flags registers the panel's own flags and returns the Config they fill. The default of each comes
+// from the environment variable named in its help.
+func Flags(f *pflag.FlagSet, version string) *Config {
+	c := &Config{Version: version}
+	text := func(p *string, name, env, unset, help string) {
+		if v := os.Getenv(env); v != "" {
+			unset = v
+		}
+		f.StringVar(p, name, unset, help+" ("+env+")")
+	}
+	text(&c.PublicURL, "public-url", "MAMBA_PUBLIC_URL", "", "URL under which browsers reach the panel")
+	text(&c.NodeListen, "node-listen", "MAMBA_NODE_LISTEN", ":8443", "address of the node listener")
+	text(&c.NodePublic, "node-public", "MAMBA_NODE_PUBLIC", "", "host:port that nodes dial; default: host of the public URL and port of the node listener")
+	text(&c.MasterKeyFile, "master-key-file", "MAMBA_MASTER_KEY_FILE", "", "file of the master key; default: master.key beside the data folder")
+	text(&c.NodeName, "node-name", "MAMBA_NODE_NAME", "us-east-1", "name of the local node")
+	text(&c.NodeAddress, "node-address", "MAMBA_NODE_ADDRESS", "127.0.0.1", "address that players of the local node use")
+	text(&c.NodePorts, "node-ports", "MAMBA_NODE_PORTS", "25565-25664", "ports of the local node")
+	text(&c.SMTP, "smtp", "MAMBA_SMTP", "", "SMTP server host:port for mails; default: as set in the dashboard")
+	f.BoolVar(&c.LocalNode, "local-node", truthy("MAMBA_LOCAL_NODE"), "run the node daemon of this machine as a child process (MAMBA_LOCAL_NODE)")
+	f.BoolVar(&c.Demo, "demo", truthy("MAMBA_DEMO"), "seed the demo once (MAMBA_DEMO)")
+	c.BreakGlass = truthy("MAMBA_BREAK_GLASS")
+	return c
+}
+
+func truthy(env string) bool {
+	v, err := strconv.ParseBool(os.Getenv(env))
+	return err == nil && v
+}
+
+// publicURL of the panel without a trailing slash.
+func (c *Config) publicURL(listen string) string {
+	if c.PublicURL != "" {
+		return c.PublicURL
+	}
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return "http://" + listen
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}
+
+// nodePublic is what a join command names.
+func (c *Config) nodePublic(publicURL string) string {
+	if c.NodePublic != "" {
+		return c.NodePublic
+	}
+	_, port, err := net.SplitHostPort(c.NodeListen)
+	if err != nil {
+		return c.NodeListen
+	}
+	host := "127.0.0.1"
+	if u, err := url.Parse(publicURL); err == nil && u.Hostname() != "" {
+		host = u.Hostname()
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// dataFile returns a path beside the data folder, where a dashboard restore of the data folder does
+// not reach.
+func dataFile(dataDir, name string) string {
+	return filepath.Join(filepath.Dir(filepath.Clean(dataDir)), name)
+}

@@ -1,0 +1,257 @@
+// Package fleet is the panel's side of its nodes: who they are, whether they are there, and what is
+// said to them and by them.
+//
+// It owns authorities, nodes and node_certificates: the certificate authority, enrolment, the
+// mutual-TLS listener, the node links, heartbeats, the full sync of desired state and the intake of
+// events. It refuses to know what a server is: what a node reports of one goes to Placements.
+//
+// Its one invariant: nothing is taken from or said to a node over a connection whose certificate was
+// not issued here to exactly that node, or was revoked; and an event is acknowledged only in the
+// transaction that holds its effect.
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/hooks/audit"
+	"github.com/mambahost/mamba/hooks/events"
+	"github.com/mambahost/mamba/hooks/incidents"
+	"github.com/mambahost/mamba/hooks/secrets"
+	"github.com/mambahost/mamba/wings/wire"
+)
+
+var permit = collections.PermitFor("fleet")
+
+// DefaultListen is where nodes connect to.
+const DefaultListen = ":8443"
+
+// How often fleet looks.
+const (
+	sweepEvery     = 5 * time.Second
+	authorityEvery = time.Hour // certificates of ours that near their end are replaced
+	syncEvery      = 3 * time.Minute
+	syncRetry      = 5 * time.Second
+)
+
+// Errors of requests to nodes.
+var (
+	// ErrNodeOffline is a node without a link, or whose link broke during the request: then the
+	// request may have been carried out, and only the answer is lost.
+	ErrNodeOffline = errors.New("the node is not connected")
+	// ErrPermanent marks an error of Placements that will not go away by trying again: the event is
+	// skipped at once, with an incident.
+	ErrPermanent = errors.New("this can never be applied")
+)
+
+// Placements is what the servers room does with what fleet hears. Observe and its like are called
+// in a transaction that holds server:<id>, node:<id> and the audit lock of the server's tenant; what
+// they name may be unknown. An error wrapping ErrPermanent skips an event, any other is tried again.
+type Placements interface {
+	// Specs returns the desired state of every server placed on the node.
+	Specs(app core.App, node string) ([]wire.Spec, error)
+	// Observe takes what a node knows of a server; older than what is known does nothing.
+	Observe(tx core.App, node string, o wire.Observed) error
+	Crashed(tx core.App, node string, c wire.CrashReport) error
+	Installed(tx core.App, node string, r wire.InstallReport) error
+	Unknown(tx core.App, node string, u wire.UnknownContainer) error
+	// NodeStatus is told when a node went silent and when it is back.
+	NodeStatus(tx core.App, node string, online bool) error
+	// PlacedOn counts the servers that live on the node.
+	PlacedOn(app core.App, node string) (int, error)
+}
+
+// Consumer-side views of the rooms that fleet uses.
+type (
+	// Sealer is secrets.Keeper.
+	Sealer interface {
+		Seal(tx core.App, scope string, ref secrets.Ref, plain []byte) (string, error)
+		Open(app core.App, scope string, ref secrets.Ref, sealed string) ([]byte, error)
+	}
+	// Auditor is audit.Log.
+	Auditor interface {
+		Write(tx core.App, a audit.Actor, e audit.Entry) error
+	}
+	// Emitter is events.Outbox.
+	Emitter interface {
+		Emit(tx core.App, e events.Event) error
+	}
+	// Incidents is incidents.Book.
+	Incidents interface {
+		Open(tx core.App, i incidents.Incident) error
+		Resolve(tx core.App, fingerprint, resolution string) error
+	}
+)
+
+// Config of a Fleet.
+type Config struct {
+	Listen        string // default DefaultListen
+	PublicAddress string // host or host:port that nodes dial; default: the listener's own address
+	Secrets       Sealer
+	Audit         Auditor
+	Events        Emitter
+	Incidents     Incidents
+	// Forget is called in the transaction that deletes a node, before its row goes: other rooms
+	// remove what they hold of it (address pools, allocations). In order; an error keeps the node.
+	Forget []func(tx core.App, node string) error
+	Log    *slog.Logger // default: slog.Default()
+}
+
+// Fleet is safe for concurrent use.
+type Fleet struct {
+	app        core.App
+	cfg        Config
+	log        *slog.Logger
+	placements Placements // set before Start, immutable then
+	instance   string     // id of this run of the panel
+	trust      atomic.Pointer[trust]
+	links      *links
+	control    *http.Transport // to nodes by id, over control sessions
+	bulk       *http.Transport // the same over bulk sessions
+	poison     poison
+	work       group // everything that runs on behalf of a connection
+
+	mu       sync.Mutex
+	cancel   context.CancelFunc // nil until Start
+	stopped  bool
+	listener net.Listener // nil until Start
+	server   *http.Server
+	wg       sync.WaitGroup
+	started  time.Time // silence is counted from here at the earliest
+}
+
+// New checks the configuration. Nothing runs and nothing is written before Start or Authority.
+func New(app core.App, cfg Config) (*Fleet, error) {
+	if cfg.Secrets == nil || cfg.Audit == nil || cfg.Events == nil || cfg.Incidents == nil {
+		return nil, errors.New("fleet: Secrets, Audit, Events and Incidents are required")
+	}
+	if cfg.Listen == "" {
+		cfg.Listen = DefaultListen
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	f := &Fleet{app: app, cfg: cfg, log: cfg.Log, instance: core.GenerateDefaultRandomId(), links: newLinks()}
+	f.control = &http.Transport{DialContext: f.dialControl, DisableKeepAlives: true, DisableCompression: true}
+	f.bulk = &http.Transport{DialContext: f.dialBulk, DisableKeepAlives: true, DisableCompression: true}
+	return f, nil
+}
+
+// SetPlacements wires the servers room. It must be called before Start.
+func (f *Fleet) SetPlacements(p Placements) { f.placements = p }
+
+// Start makes the certificate authority on the first start, listens, and begins to watch. A second
+// call does nothing.
+func (f *Fleet) Start(ctx context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.cancel != nil || f.stopped {
+		return nil
+	}
+	if f.placements == nil {
+		return errors.New("fleet: SetPlacements was not called")
+	}
+	if err := f.ensureAuthority(time.Now()); err != nil {
+		return fmt.Errorf("certificate authority: %w", err)
+	}
+	raw, err := new(net.ListenConfig).Listen(ctx, "tcp", f.cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for nodes on %s: %w", f.cfg.Listen, err)
+	}
+	f.listener, f.started = raw, time.Now()
+	ctx, f.cancel = context.WithCancel(ctx)
+	f.server = f.newServer(ctx)
+	f.wg.Go(func() { f.serve(capConns(raw, maxConns, maxConnsPerAddress)) })
+	f.wg.Go(func() { f.watch(ctx) })
+	f.log.Info("nodes may connect", "listen", raw.Addr().String())
+	return nil
+}
+
+// Addr is where nodes connect to, empty before Start.
+func (f *Fleet) Addr() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.listener == nil {
+		return ""
+	}
+	return f.listener.Addr().String()
+}
+
+// Stop cuts every connection and waits for what runs. Games go on. It may be called twice.
+func (f *Fleet) Stop() {
+	f.mu.Lock()
+	if f.stopped {
+		f.mu.Unlock()
+		return
+	}
+	f.stopped = true
+	cancel, server := f.cancel, f.server
+	f.mu.Unlock()
+	if cancel != nil {
+		cancel()
+		if err := server.Close(); err != nil {
+			f.log.Debug("close node listener", "error", err)
+		}
+	}
+	f.links.closeAll()
+	f.work.stop()
+	f.wg.Wait()
+}
+
+// watch marks silent nodes, cuts links whose certificate is no good any more, and renews our own
+// certificates.
+func (f *Fleet) watch(ctx context.Context) {
+	sweep, authority := time.NewTicker(sweepEvery), time.NewTicker(authorityEvery)
+	defer sweep.Stop()
+	defer authority.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-sweep.C:
+			if err := errors.Join(f.sweep(time.Now()), f.cutRevoked(time.Now())); err != nil {
+				f.log.Error("look after nodes", "error", err)
+			}
+		case <-authority.C:
+			if err := f.ensureAuthority(time.Now()); err != nil {
+				f.log.Error("certificate authority", "error", err)
+			}
+		}
+	}
+}
+
+// group counts running work and lets Stop wait for it.
+type group struct {
+	mu      sync.Mutex
+	stopped bool
+	wg      sync.WaitGroup
+}
+
+// begin reports false when the fleet stops; else end must be called.
+func (g *group) begin() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.stopped {
+		g.wg.Add(1)
+	}
+	return !g.stopped
+}
+
+func (g *group) end() { g.wg.Done() }
+
+func (g *group) stop() {
+	g.mu.Lock()
+	g.stopped = true
+	g.mu.Unlock()
+	g.wg.Wait()
+}

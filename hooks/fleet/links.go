@@ -1,0 +1,274 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/mambahost/mamba/wings/wire"
+)
+
+// Bounds of what one node is asked at a time. All together stay below yamux' 256 streams that may
+// wait to be accepted, because opening one more would block without a deadline.
+const (
+	maxRequestsPerNode = 64
+	maxConsolesPerNode = 128
+	maxBulkPerNode     = 32
+	bulkOpenTimeout    = 15 * time.Second
+)
+
+// links is which sessions there are. Its methods never block on a network.
+type links struct {
+	mu    sync.Mutex
+	nodes map[string]*nodeLinks
+}
+
+// nodeLinks are the sessions of one node and the bounds of their use. It stays for as long as the
+// panel runs, so that slots taken before a reconnect are given back to the same place.
+type nodeLinks struct {
+	control  *session // nil while there is no link
+	bulk     []*session
+	streams  map[*session]int // open streams of bulk sessions
+	asked    int              // bulk connections asked for and not there yet
+	arrived  chan struct{}    // closed and replaced when a bulk connection came
+	requests chan struct{}    // slots
+	consoles chan struct{}
+	bulks    chan struct{}
+}
+
+func newLinks() *links { return &links{nodes: map[string]*nodeLinks{}} }
+
+// of returns the entry of a node. Caller holds mu.
+func (l *links) of(node string) *nodeLinks {
+	n := l.nodes[node]
+	if n == nil {
+		n = &nodeLinks{
+			streams: map[*session]int{}, arrived: make(chan struct{}),
+			requests: make(chan struct{}, maxRequestsPerNode),
+			consoles: make(chan struct{}, maxConsolesPerNode),
+			bulks:    make(chan struct{}, maxBulkPerNode),
+		}
+		l.nodes[node] = n
+	}
+	return n
+}
+
+// slots returns the bounds of a node, ErrNodeOffline when it never linked.
+func (l *links) slots(node string) (*nodeLinks, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.nodes[node]
+	if n == nil || n.control == nil {
+		return nil, ErrNodeOffline
+	}
+	return n, nil
+}
+
+func (l *links) control(node string) *session {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n := l.nodes[node]; n != nil {
+		return n.control
+	}
+	return nil
+}
+
+// setControl makes s the node's link and returns the one that it replaces.
+func (l *links) setControl(s *session) (old *session) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.of(s.node)
+	old, n.control = n.control, s
+	return old
+}
+
+// wantsBulk reports whether a bulk connection of the node was asked for.
+func (l *links) wantsBulk(node string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.nodes[node]
+	return n != nil && n.asked > 0
+}
+
+// addBulk takes a bulk session that was asked for.
+func (l *links) addBulk(s *session) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.of(s.node)
+	if n.asked == 0 {
+		return false
+	}
+	n.asked--
+	n.bulk = append(n.bulk, s)
+	close(n.arrived)
+	n.arrived = make(chan struct{})
+	return true
+}
+
+// drop forgets a session. An older control session never removes a newer one.
+func (l *links) drop(s *session) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.of(s.node)
+	if n.control == s {
+		n.control = nil
+	}
+	n.bulk = slices.DeleteFunc(n.bulk, func(b *session) bool { return b == s })
+	delete(n.streams, s)
+}
+
+func (l *links) busy(s *session) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.of(s.node).streams[s] > 0
+}
+
+// pickBulk returns the least used bulk session of a node and counts a stream on it. ask says that
+// the caller should ask for one more, because every one is in use; s is nil when there is none.
+func (l *links) pickBulk(node string, mayAsk bool) (s *session, ask bool, arrived <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.of(node)
+	for _, b := range n.bulk {
+		if !b.IsClosed() && (s == nil || n.streams[b] < n.streams[s]) {
+			s = b
+		}
+	}
+	if mayAsk && (s == nil || n.streams[s] > 0) && len(n.bulk)+n.asked < wire.MaxBulkConnections {
+		n.asked++
+		ask = true
+	}
+	if s != nil && !ask {
+		n.streams[s]++
+	}
+	return s, ask, n.arrived
+}
+
+// unask gives back an asked connection that did not come.
+func (l *links) unask(node string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n := l.of(node); n.asked > 0 {
+		n.asked--
+	}
+}
+
+func (l *links) endStream(s *session) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n := l.of(s.node); n.streams[s] > 0 {
+		n.streams[s]--
+	}
+}
+
+// all returns every live session.
+func (l *links) all() []*session {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []*session
+	for _, n := range l.nodes {
+		if n.control != nil {
+			out = append(out, n.control)
+		}
+		out = append(out, n.bulk...)
+	}
+	return out
+}
+
+// cut closes every session of a node.
+func (l *links) cut(node string) {
+	for _, s := range l.all() {
+		if s.node == node {
+			s.Close()
+		}
+	}
+}
+
+func (l *links) closeAll() {
+	for _, s := range l.all() {
+		s.Close()
+	}
+}
+
+// cutRevoked closes sessions whose certificate was revoked or ended, or whose node is gone. A
+// certificate that was merely replaced by its successor keeps its session until it ends by itself.
+func (f *Fleet) cutRevoked(now time.Time) error {
+	for _, s := range f.links.all() {
+		row, err := f.certificate(s.fingerprint)
+		if err != nil {
+			return fmt.Errorf("look up certificate of node %s: %w", s.node, err)
+		}
+		if row.Node != s.node || row.Revoked != "" || !now.Before(row.expires()) {
+			f.log.Warn("link cut: its certificate is not good any more", "node", s.node)
+			s.Close()
+		}
+	}
+	return nil
+}
+
+// dialControl opens a stream on a node's control session; addr is "<node>:80".
+func (f *Fleet) dialControl(_ context.Context, _, addr string) (net.Conn, error) {
+	node, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	s := f.links.control(node)
+	if s == nil {
+		return nil, ErrNodeOffline
+	}
+	return s.Open()
+}
+
+// dialBulk opens a stream on the least used bulk session, asking the node for one more while all of
+// them are in use.
+func (f *Fleet) dialBulk(ctx context.Context, _, addr string) (net.Conn, error) {
+	node, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, bulkOpenTimeout)
+	defer cancel()
+	for mayAsk := true; ; {
+		s, ask, arrived := f.links.pickBulk(node, mayAsk)
+		if ask {
+			if err := f.Do(ctx, node, http.MethodPost, wire.BulkPath, nil, nil); err != nil {
+				f.links.unask(node)
+				if s == nil {
+					return nil, fmt.Errorf("open bulk connection: %w", err)
+				}
+				mayAsk = false // share what there is
+				continue
+			}
+		} else if s != nil {
+			stream, err := s.Open()
+			if err != nil {
+				f.links.endStream(s)
+				return nil, err
+			}
+			return &bulkConn{Conn: stream, end: sync.OnceFunc(func() { f.links.endStream(s) })}, nil
+		}
+		select {
+		case <-arrived:
+		case <-ctx.Done():
+			if ask {
+				f.links.unask(node)
+			}
+			return nil, fmt.Errorf("open bulk connection: %w: %w", ErrNodeOffline, ctx.Err())
+		}
+	}
+}
+
+type bulkConn struct {
+	net.Conn
+	end func()
+}
+
+// Close implements net.Conn.
+func (c *bulkConn) Close() error {
+	c.end()
+	return c.Conn.Close()
+}

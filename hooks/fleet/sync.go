@@ -1,0 +1,103 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/hooks/audit"
+	"github.com/mambahost/mamba/wings/wire"
+)
+
+const syncTimeout = time.Minute
+
+// keepSynced tells the node the whole desired state when the link comes up, every few minutes, and
+// when it is kicked; it returns with ctx.
+func (f *Fleet) keepSynced(ctx context.Context, s *session) {
+	for ctx.Err() == nil {
+		next := syncEvery + rand.N(syncEvery/4) // not all nodes at once
+		if err := f.sync(ctx, s.node); err != nil && ctx.Err() == nil {
+			f.log.Warn("sync of a node", "node", s.node, "error", err)
+			next = syncRetry
+		}
+		timer := time.NewTimer(next)
+		select {
+		case <-ctx.Done():
+		case <-s.kick:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// sync sends every Spec of the node and takes what the node says of every server that it has.
+func (f *Fleet) sync(ctx context.Context, node string) error {
+	specs, err := f.placements.Specs(f.app, node)
+	if err != nil {
+		return fmt.Errorf("list servers of node %s: %w", node, err)
+	}
+	if len(specs) > wire.MaxSyncSpecs {
+		return fmt.Errorf("node %s has %d servers, more than one sync may carry (%d)", node, len(specs), wire.MaxSyncSpecs)
+	}
+	if specs == nil {
+		specs = []wire.Spec{}
+	}
+	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
+	defer cancel()
+	var reply wire.SyncReply
+	if err := f.Do(ctx, node, http.MethodPut, wire.APIPrefix+"/servers", wire.Sync{Specs: specs}, &reply); err != nil {
+		return err
+	}
+	var errs []error
+	for _, o := range reply.Observed {
+		if err := f.observe(node, o); err != nil && !errors.Is(err, ErrPermanent) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// observe hands one server's state to Placements in a transaction of its own.
+func (f *Fleet) observe(node string, o wire.Observed) error {
+	locks, err := f.locks(node, o.ServerID)
+	if err != nil {
+		return err
+	}
+	err = collections.Tx(f.app, locks, func(tx core.App) error { return f.placements.Observe(tx, node, o) })
+	if err != nil {
+		return fmt.Errorf("observe server %s on node %s: %w", clip(o.ServerID, 15), node, err)
+	}
+	return nil
+}
+
+// locks are what a transaction needs that takes reports of servers: node:<id>, server:<id> of each,
+// and the audit locks of their tenants.
+func (f *Fleet) locks(node string, servers ...string) ([]collections.Lock, error) {
+	locks := []collections.Lock{nodeLock(node)}
+	var ids []any
+	for _, id := range servers {
+		if wire.ValidID(id) {
+			ids = append(ids, id)
+			locks = append(locks, collections.Lock("server:"+id))
+		}
+	}
+	if len(ids) == 0 {
+		return locks, nil
+	}
+	var tenants []string
+	err := f.app.DB().Select("tenant").Distinct(true).From(collections.Servers).Where(dbx.In("id", ids...)).Column(&tenants)
+	if err != nil {
+		return nil, fmt.Errorf("find owners of servers on node %s: %w", node, err)
+	}
+	for _, t := range tenants {
+		locks = append(locks, audit.Lock(t))
+	}
+	return locks, nil
+}

@@ -1,0 +1,275 @@
+// Package hooks wires the panel: it makes the rooms, tells each what it may use of the others, and is
+// the only place where PocketBase's hooks are bound.
+//
+// It owns no behaviour and no table. Its one invariant: every hook has a constant id, so what runs in
+// which order can be read here, and nothing is bound anywhere else.
+package hooks
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"github.com/pocketbase/pocketbase/apis"
+	"github.com/pocketbase/pocketbase/tools/router"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/hook"
+
+	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/hooks/access"
+	"github.com/mambahost/mamba/hooks/alloc"
+	"github.com/mambahost/mamba/hooks/audit"
+	"github.com/mambahost/mamba/hooks/catalog"
+	"github.com/mambahost/mamba/hooks/events"
+	"github.com/mambahost/mamba/hooks/fleet"
+	"github.com/mambahost/mamba/hooks/incidents"
+	"github.com/mambahost/mamba/hooks/jobs"
+	"github.com/mambahost/mamba/hooks/secrets"
+	"github.com/mambahost/mamba/hooks/servers"
+	"github.com/mambahost/mamba/hooks/tenancy"
+)
+
+// Priorities of our hooks: first runs before everything of PocketBase's.
+const (
+	first = -9999
+	early = -100
+)
+
+// handler gives a hook function its constant id and its place.
+func handler[T hook.Resolver](id string, priority int, fn func(T) error) *hook.Handler[T] {
+	return &hook.Handler[T]{Id: id, Priority: priority, Func: fn}
+}
+
+// Register binds the panel to a PocketBase app. Rooms are made when it serves; commands that only
+// open the database get the guards and nothing else.
+func Register(app core.App, c *Config) {
+	if c.Log == nil {
+		c.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
+	bindGuards(app, c.BreakGlass)
+	app.OnServe().Bind(handler("mamba.serve", early, func(e *core.ServeEvent) error {
+		c.HTTPAddress = e.Server.Addr
+		p, err := Open(app, c)
+		if err != nil {
+			return err
+		}
+		p.bindRoutes(e)
+		if err := e.Next(); err != nil { // listens
+			return err
+		}
+		return p.Start(context.Background())
+	}))
+}
+
+// Panel is the rooms of one running panel.
+type Panel struct {
+	Secrets   *secrets.Keeper
+	Events    *events.Outbox
+	Audit     *audit.Log
+	Jobs      *jobs.Queue
+	Incidents *incidents.Book
+	Access    *access.Access
+	Tenancy   *tenancy.Tenancy
+	Alloc     *alloc.Alloc
+	Catalog   *catalog.Catalog
+	Fleet     *fleet.Fleet
+	Servers   *servers.Servers
+
+	app    core.App
+	config *Config
+	log    *slog.Logger
+	cancel context.CancelFunc // nil until Start
+	local  *fleet.Supervisor  // nil without a local node
+}
+
+// Open makes the rooms of an app whose database is open and migrated. Nothing runs before Start.
+func Open(app core.App, c *Config) (*Panel, error) {
+	p := &Panel{app: app, config: c, log: c.Log}
+	if err := p.openKeys(); err != nil {
+		return nil, err
+	}
+	var err error
+	if p.Access, err = access.New(access.Config{IntentKey: p.Secrets.Derive("intent"), Auditor: p.Audit, Log: p.log}); err != nil {
+		return nil, err
+	}
+	if p.Tenancy, err = tenancy.New(tenancy.Config{Auditor: p.Audit, Events: p.Events, Idempotency: p.Access}); err != nil {
+		return nil, err
+	}
+	if p.Alloc, err = alloc.New(alloc.Config{Auditor: p.Audit, Log: p.log}); err != nil {
+		return nil, err
+	}
+	p.Catalog = catalog.New(p.log)
+	p.Fleet, err = fleet.New(app, fleet.Config{
+		Listen: c.NodeListen, PublicAddress: c.nodePublic(c.publicURL(c.HTTPAddress)), Secrets: p.Secrets, Audit: p.Audit,
+		Events: p.Events, Incidents: p.Incidents, Log: p.log, Forget: []func(core.App, string) error{p.Alloc.ReleaseByNode},
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.Servers = servers.New(servers.Config{
+		Access: p.Access, Tenancy: p.Tenancy, Alloc: p.Alloc, Catalog: p.Catalog, Jobs: p.Jobs, Events: p.Events, Audit: p.Audit,
+		Incidents: p.Incidents, Secrets: p.Secrets, Nodes: p.Fleet, Log: p.log,
+	})
+	p.Fleet.SetPlacements(p.Servers)
+	p.bindHooks()
+	p.schedule()
+	return p, nil
+}
+
+// openKeys makes the rooms that stand on the master key.
+func (p *Panel) openKeys() error {
+	file := p.config.MasterKeyFile
+	if file == "" {
+		file = dataFile(p.app.DataDir(), "master.key")
+	}
+	master, err := secrets.LoadMaster(os.Getenv("MAMBA_MASTER_KEY"), file, func() (bool, error) { return secrets.Unused(p.app) })
+	if err != nil {
+		return err
+	}
+	if p.Secrets, err = secrets.New(p.app, master); err != nil {
+		return err
+	}
+	if err := p.Secrets.Check(p.app); err != nil {
+		return err
+	}
+	p.Events = events.New(p.app, p.log)
+	heads := audit.Dir(dataFile(p.app.DataDir(), "audit-heads"))
+	if p.Audit, err = audit.New(p.Secrets.Derive("audit"), heads, p.log); err != nil {
+		return err
+	}
+	p.Incidents = incidents.New(p.Audit, p.Events)
+	p.Jobs, err = jobs.New(p.app, jobs.Config{Died: p.jobDied, Changed: p.jobChanged, Log: p.log})
+	return err
+}
+
+// jobDied opens an incident in the transaction that gives a job up.
+func (p *Panel) jobDied(tx core.App, j *collections.Job) error {
+	return p.Incidents.Open(tx, incidents.Incident{
+		Kind: "job.dead", Fingerprint: "job.dead:" + j.Kind() + ":" + j.Subject(), Severity: "warning", Tenant: j.Tenant(), Server: j.Subject(),
+		Title: j.Kind() + " was given up", Detail: j.LastError(),
+	})
+}
+
+// jobChanged shows a job's progress to the browsers of its tenant.
+func (p *Panel) jobChanged(tx core.App, j *collections.Job) {
+	if j.Tenant() == "" {
+		return
+	}
+	p.Events.Broadcast(tx, j.Tenant(), events.Message{Type: "job", ID: j.Id, Rev: j.Rev(), Server: j.Subject(), Data: jobs.View(j)})
+}
+
+// bindHooks binds what the rooms do at PocketBase's own doors.
+func (p *Panel) bindHooks() {
+	app := p.app
+	app.OnRealtimeConnectRequest().Bind(handler("mamba.events.connect", early, p.Events.Connect))
+	app.OnRealtimeSubscribeRequest().Bind(handler("mamba.events.subscribe", early, func(e *core.RealtimeSubscribeRequestEvent) error {
+		return p.Events.Admit(e, func(user *core.Record, tenant string) (events.Scope, bool) {
+			return p.Tenancy.Scope(e.App, user, tenant)
+		})
+	}))
+	app.OnRecordCreateRequest("users").Bind(handler("mamba.access.user.create", early, p.Access.UserCreateRequest))
+	app.OnRecordUpdateRequest("users").Bind(handler("mamba.access.user.update", early, p.Access.UserUpdateRequest))
+	app.OnRecordDeleteRequest("users").Bind(handler("mamba.access.user.delete", early, p.Access.UserDeleteRequest))
+	app.OnRecordCreateRequest().Bind(handler("mamba.dashboard.create", early, dashboardRefuse))
+	app.OnRecordUpdateRequest().Bind(handler("mamba.dashboard.update", early, p.dashboardSave))
+	app.OnRecordDeleteRequest().Bind(handler("mamba.dashboard.delete", early, dashboardRefuse))
+	app.OnTerminate().Bind(handler("mamba.terminate", first, func(e *core.TerminateEvent) error {
+		p.Stop()
+		return e.Next()
+	}))
+}
+
+// schedule registers what runs by the clock.
+func (p *Panel) schedule() {
+	p.Jobs.Cron("audit.heads", "0 * * * *", jobs.CatchUp, func(tx core.App, _ time.Time) error { return p.Audit.WriteHeads(tx) })
+	p.Jobs.Cron("alloc.leaks", "*/15 * * * *", jobs.Skip, func(tx core.App, _ time.Time) error {
+		_, err := p.Alloc.ScanLeaks(tx, false)
+		return err
+	})
+	p.Jobs.Cron("access.purge", "30 3 * * *", jobs.Skip, func(tx core.App, _ time.Time) error {
+		_, err := access.Purge(tx)
+		return err
+	})
+}
+
+// bindRoutes puts the API behind its door and the web app in front of everything else.
+func (p *Panel) bindRoutes(e *core.ServeEvent) {
+	if !p.config.BreakGlass {
+		e.Router.BindFunc(closeRoutes)
+	}
+	g := e.Router.Group("/api/v1")
+	access.Door(g)
+	for _, room := range []interface {
+		Routes(*router.RouterGroup[*core.RequestEvent])
+	}{p.Access, p.Tenancy, p.Catalog, p.Alloc, p.Fleet, p.Servers, p.Jobs, p.Incidents} {
+		room.Routes(g)
+	}
+	e.Router.GET("/{path...}", apis.WrapStdHandler(p.config.Web))
+	e.InstallerFunc = nil // the first superuser is made on the command line, or by the demo
+}
+
+// Start publishes the shipped games and lets everything run. It is called once the panel listens.
+func (p *Panel) Start(ctx context.Context) error {
+	ctx, p.cancel = context.WithCancel(ctx)
+	if err := p.applySettings(); err != nil {
+		return err
+	}
+	if err := p.Catalog.PublishShipped(p.app); err != nil {
+		return fmt.Errorf("publish the shipped games: %w", err)
+	}
+	p.Events.Start(ctx)
+	if err := p.Fleet.Start(ctx); err != nil {
+		return err
+	}
+	p.Jobs.Start(ctx)
+	return p.startLocal(ctx)
+}
+
+// applySettings writes what the command line says into PocketBase's settings, where mails and links
+// take it from.
+func (p *Panel) applySettings() error {
+	s := p.app.Settings()
+	before, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	s.Meta.AppURL = p.config.publicURL(p.config.HTTPAddress)
+	if p.config.SMTP != "" {
+		host, port, err := net.SplitHostPort(p.config.SMTP)
+		if err != nil {
+			return fmt.Errorf("--smtp %q: %w", p.config.SMTP, err)
+		}
+		s.SMTP.Enabled, s.SMTP.Host = true, host
+		if s.SMTP.Port, err = strconv.Atoi(port); err != nil {
+			return fmt.Errorf("--smtp %q: %w", p.config.SMTP, err)
+		}
+	}
+	after, err := json.Marshal(s)
+	if err != nil || bytes.Equal(before, after) {
+		return err
+	}
+	return p.app.Save(s)
+}
+
+// Stop ends what Start began, in the opposite order. Games go on. It may be called twice.
+func (p *Panel) Stop() {
+	if p.cancel == nil {
+		return
+	}
+	if p.local != nil {
+		p.local.Stop()
+	}
+	p.Jobs.Stop()
+	p.Fleet.Stop()
+	p.Events.Stop()
+	p.cancel()
+}

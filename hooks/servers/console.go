@@ -1,0 +1,237 @@
+package servers
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/hooks/access"
+	"github.com/mambahost/mamba/hooks/audit"
+	"github.com/mambahost/mamba/hooks/events"
+	"github.com/mambahost/mamba/hooks/fleet"
+	"github.com/mambahost/mamba/hooks/tenancy"
+	"github.com/mambahost/mamba/wings/wire"
+)
+
+// Purpose of the intent tokens that open a console.
+const purposeConsole = "console"
+
+// Limits of one console socket.
+const (
+	consoleTokenTTL   = 60 * time.Second
+	consoleWriteWait  = 10 * time.Second // for one frame to a viewer
+	consolePongWait   = 60 * time.Second // of silence before a viewer counts as gone
+	consolePing       = 25 * time.Second
+	consoleInputBytes = wire.MaxCommandBytes + 512
+	commandsPerSecond = 10
+)
+
+func (s *Servers) consoleToken(e *core.RequestEvent) error {
+	a, row, err := s.allowed(e, "console.read")
+	if err != nil {
+		return err
+	}
+	token, expires, err := s.Access.Mint(a, purposeConsole, row.Id, row.Tenant(), consoleTokenTTL, false)
+	if err != nil {
+		return err
+	}
+	return e.JSON(http.StatusOK, map[string]any{"token": token, "expires_at": expires})
+}
+
+// console proxies the WebSocket between a browser and the server's node. Whoever asks is known
+// before the upgrade, by an intent token in the subprotocol: no cookie is looked at, so another site
+// cannot open one.
+func (s *Servers) console(e *core.RequestEvent) error {
+	claims, a, row, err := s.viewer(e)
+	if err != nil {
+		return err
+	}
+	after, err := strconv.ParseInt("0"+e.Request.URL.Query().Get("after"), 10, 64)
+	if err != nil {
+		return access.BadRequest("after_invalid", "after is the number of the last line that you have.")
+	}
+	select {
+	case s.consoles <- struct{}{}:
+		defer func() { <-s.consoles }()
+	default:
+		return access.Unavailable("too_many_consoles", "Too many consoles are open on this panel. Close one, or try again in a minute.")
+	}
+	node, err := s.Nodes.Console(e.Request.Context(), row.Node(), row.Id, after)
+	if errors.Is(err, fleet.ErrNodeOffline) {
+		return access.Unavailable("node_offline", "The server's node cannot be reached at the moment. The server itself may well be running.")
+	}
+	if err != nil {
+		return err
+	}
+	defer node.Close()
+	up := websocket.Upgrader{Subprotocols: []string{access.Subprotocol}, CheckOrigin: func(*http.Request) bool { return true }}
+	viewer, err := up.Upgrade(e.Response, e.Request, nil)
+	if err != nil {
+		return nil //nolint:nilerr // Upgrade has answered
+	}
+	defer viewer.Close()
+	(&consoleProxy{s: s, app: e.App, actor: a, tenant: claims.Tenant, server: row.Id, viewer: viewer, node: node}).run()
+	return nil
+}
+
+// viewer checks the token of a console request and that its holder may still read.
+func (s *Servers) viewer(e *core.RequestEvent) (access.Claims, access.Actor, *collections.Server, error) {
+	token, err := access.BearerOf(e.Request)
+	if err != nil {
+		return access.Claims{}, access.Actor{}, nil, err
+	}
+	id := e.Request.PathValue("id")
+	a, claims, err := s.Access.Redeem(e, token, purposeConsole, id)
+	if err != nil {
+		return claims, a, nil, err
+	}
+	row, err := s.find(e.App, claims.Tenant, id)
+	if err != nil {
+		return claims, a, nil, err
+	}
+	return claims, a, row, s.Tenancy.Can(e.App, a, "console.read", tenancy.Resource{Tenant: claims.Tenant, Server: id})
+}
+
+// consoleProxy carries frames both ways. Frames of the node pass unread; what a viewer types is
+// checked, counted and audited first.
+type consoleProxy struct {
+	s              *Servers
+	app            core.App
+	actor          access.Actor
+	tenant, server string
+	viewer, node   *websocket.Conn
+
+	mu sync.Mutex // guards writes to viewer
+}
+
+func (p *consoleProxy) run() {
+	var wg sync.WaitGroup
+	done := make(chan struct{})
+	wg.Go(func() { p.down(); p.close() })
+	wg.Go(func() { p.up(); p.close(); close(done) })
+	wg.Go(func() { p.ping(done) })
+	wg.Wait()
+}
+
+// close ends both sides, which ends both pumps.
+func (p *consoleProxy) close() {
+	p.viewer.Close()
+	p.node.Close()
+}
+
+// down carries node → viewer.
+func (p *consoleProxy) down() {
+	for {
+		kind, frame, err := p.node.ReadMessage()
+		if err != nil {
+			p.say(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseTryAgainLater, "node away"))
+			return
+		}
+		if p.say(kind, frame) != nil {
+			return
+		}
+	}
+}
+
+func (p *consoleProxy) say(kind int, frame []byte) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_ = p.viewer.SetWriteDeadline(time.Now().Add(consoleWriteWait))
+	return p.viewer.WriteMessage(kind, frame)
+}
+
+func (p *consoleProxy) ping(done <-chan struct{}) {
+	tick := time.NewTicker(consolePing)
+	defer tick.Stop()
+	for {
+		select {
+		case <-done:
+			return
+		case <-tick.C:
+			if p.say(websocket.PingMessage, nil) != nil {
+				p.close()
+				return
+			}
+		}
+	}
+}
+
+// up carries viewer → node.
+func (p *consoleProxy) up() {
+	p.viewer.SetReadLimit(consoleInputBytes)
+	alive := func(string) error { return p.viewer.SetReadDeadline(time.Now().Add(consolePongWait)) }
+	p.viewer.SetPongHandler(alive)
+	_ = alive("")
+	window, sent := time.Now(), 0
+	for {
+		_, frame, err := p.viewer.ReadMessage()
+		if err != nil {
+			return
+		}
+		_ = alive("")
+		if now := time.Now(); now.Sub(window) >= time.Second {
+			window, sent = now, 0
+		}
+		if sent++; sent > commandsPerSecond {
+			p.refuse("too_fast", "You are typing faster than the console takes it. Wait a second.")
+			continue
+		}
+		if !p.command(frame) {
+			return
+		}
+	}
+}
+
+// command passes one line to the game if its sender may. False: the node is gone.
+func (p *consoleProxy) command(frame []byte) bool {
+	var in wire.ConsoleInput
+	if err := json.Unmarshal(frame, &in); err != nil || in.Command == "" || len(in.Command) > wire.MaxCommandBytes {
+		p.refuse("command_invalid", "That is no command: send one line of at most 4,096 bytes.")
+		return true
+	}
+	if err := p.s.Tenancy.Can(p.app, p.actor, "console.write", tenancy.Resource{Tenant: p.tenant, Server: p.server}); err != nil {
+		p.refuse("forbidden", "You may read this console, but not type into it.")
+		return true
+	}
+	if err := p.witness(in.Command); err != nil {
+		p.s.Log.Error("console command not recorded, so not sent", "server", p.server, "error", err)
+		p.refuse("not_recorded", "The command could not be recorded, so it was not sent. Try again.")
+		return true
+	}
+	_ = p.node.SetWriteDeadline(time.Now().Add(consoleWriteWait))
+	return p.node.WriteJSON(in) == nil
+}
+
+// witness writes the audit row and event of a command before it is sent.
+func (p *consoleProxy) witness(line string) error {
+	locks := []collections.Lock{audit.Lock(p.tenant), "events", lock(p.server)}
+	return collections.Tx(p.app, locks, func(tx core.App) error {
+		row, err := p.s.find(tx, p.tenant, p.server)
+		if err != nil {
+			return err
+		}
+		err = p.s.Audit.Write(tx, p.actor.Audit(), audit.Entry{
+			Tenant: p.tenant, Action: "console.command", ResourceType: collections.Servers, Resource: p.server,
+			Metadata: map[string]any{"command": clip(line, 256)},
+		})
+		if err != nil {
+			return err
+		}
+		return p.s.emit(tx, row, "console.command", events.Event{Actor: p.actor.ID, ActorType: p.actor.Type, ActorName: p.actor.Name},
+			map[string]any{"command": clip(line, 256)})
+	})
+}
+
+func (p *consoleProxy) refuse(code, message string) {
+	frame, err := json.Marshal(wire.ConsoleFrame{Error: &wire.Problem{Code: code, Message: message}})
+	if err == nil {
+		_ = p.say(websocket.TextMessage, frame)
+	}
+}

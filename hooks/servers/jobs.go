@@ -1,0 +1,169 @@
+package servers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/hooks/fleet"
+	"github.com/mambahost/mamba/hooks/jobs"
+	"github.com/mambahost/mamba/wings/wire"
+)
+
+// command is the payload of every job of this room: which generation it waits for.
+type command struct {
+	Server     string `json:"server"`
+	Epoch      int64  `json:"epoch"`
+	Generation int64  `json:"generation"`
+	Action     Action `json:"action"`
+}
+
+func (s *Servers) registerJobs() {
+	for act, kind := range kinds {
+		deadline := commandDeadline
+		if act == "create" || act == Reinstall {
+			deadline = installDeadline
+		}
+		s.Jobs.Handle(kind, jobs.Options{MaxAttempts: 8, BackoffMin: time.Second, BackoffMax: time.Minute, Timeout: pushTimeout * 2},
+			func(ctx context.Context, r *jobs.Run) error { return s.carryOut(ctx, r, deadline) }, s.undo)
+	}
+}
+
+// carryOut brings a command's generation to the node and waits until the node has settled on it. It
+// keeps nothing between runs: every run looks at the row, which Observe keeps, and pushes what is
+// still wanted. It never writes what is wanted.
+func (s *Servers) carryOut(ctx context.Context, r *jobs.Run, deadline time.Duration) error {
+	var c command
+	if err := r.Payload(&c); err != nil {
+		return jobs.Permanent(err)
+	}
+	row, err := collections.FindServer(r.App(), c.Server)
+	if err != nil {
+		return jobs.Permanent(fmt.Errorf("server %s: %w", c.Server, err))
+	}
+	if row.PlacementEpoch() != c.Epoch || row.Generation() > c.Generation {
+		return jobs.Supersede("a newer command came")
+	}
+	if done, err := outcome(row); done {
+		return err
+	}
+	o := seen(row)
+	if o == nil || o.PlacementEpoch != c.Epoch || o.Generation < c.Generation {
+		if err := s.push(ctx, r, row); err != nil {
+			return err
+		}
+		return jobs.Wait(nodeOfflinePatience)
+	}
+	s.tell(r, o)
+	if online, err := s.nodeOnline(r.App(), row.Node()); err != nil {
+		return err
+	} else if online && time.Since(r.Job().Created()) > deadline {
+		return jobs.Permanent(fmt.Errorf("node has not settled after %s; it says %s", deadline, o.State))
+	}
+	return jobs.Wait(nodeOfflinePatience)
+}
+
+// outcome says whether the node has settled on the row's generation, and how.
+func outcome(row *collections.Server) (done bool, err error) {
+	o := seen(row)
+	switch phase := Phase(row.Status()); {
+	case phase == Deleted:
+		return true, nil
+	case phase == Unreachable, o == nil, o.PlacementEpoch != row.PlacementEpoch(), o.Generation < row.Generation():
+		return false, nil
+	case phase == InstallFailed, phase == Failed:
+		return true, jobs.Permanent(errors.New(problemText(o)))
+	case !o.Settled:
+		return false, nil
+	}
+	return true, nil
+}
+
+func problemText(o *wire.Observed) string {
+	if o.Problem == nil {
+		return "the node says " + string(o.State)
+	}
+	return o.Problem.Message + " (" + o.Problem.Detail + ")"
+}
+
+// push sends the Spec and takes in the node's answer. A silent node is waited for: its return syncs
+// everything and wakes the job.
+func (s *Servers) push(ctx context.Context, r *jobs.Run, row *collections.Server) error {
+	spec, ok, err := s.spec(r.App(), row)
+	if err != nil {
+		return jobs.Permanent(err)
+	}
+	if !ok {
+		return jobs.Permanent(errors.New("the server has no ports reserved"))
+	}
+	ctx, cancel := context.WithTimeout(ctx, pushTimeout)
+	defer cancel()
+	o, err := s.Nodes.Push(ctx, row.Node(), spec)
+	switch {
+	case errors.Is(err, fleet.ErrNodeOffline):
+		r.Progress("node", 0, "Waiting for the node to come back")
+		return jobs.Wait(nodeOfflinePatience)
+	case refusedSpec(err):
+		return jobs.Permanent(fmt.Errorf("node refused the spec: %w", err))
+	case err != nil:
+		return fmt.Errorf("push server %s to node %s: %w", row.Id, row.Node(), err)
+	}
+	return collections.Tx(r.App(), []collections.Lock{lock(row.Id)}, func(tx core.App) error {
+		return s.Observe(tx, row.Node(), o)
+	})
+}
+
+// refusedSpec reports whether a node answered that a Spec is invalid. Any other error leaves open
+// whether the node took it.
+func refusedSpec(err error) bool {
+	var refused *fleet.NodeError
+	return errors.As(err, &refused) && refused.Status == http.StatusUnprocessableEntity
+}
+
+func (s *Servers) tell(r *jobs.Run, o *wire.Observed) {
+	if o.Progress.Step != "" {
+		r.Progress(o.Progress.Step, o.Progress.Percent, o.Progress.Message)
+	}
+}
+
+// undo runs in the transaction that ends a job for good. What a failed install reserved is given
+// back: the node has said that nothing of it runs. A job that was superseded leaves everything to
+// the command that came after it.
+func (s *Servers) undo(tx core.App, r *jobs.Run, cause error) error {
+	var c command
+	if err := r.Payload(&c); err != nil {
+		return err
+	}
+	row, err := collections.FindServer(tx, c.Server)
+	if err != nil {
+		return err
+	}
+	if row.PlacementEpoch() != c.Epoch || row.Generation() != c.Generation {
+		return nil
+	}
+	if c.Action != "create" && c.Action != Reinstall || row.InstallStatus() == "DONE" {
+		return nil
+	}
+	if refusedSpec(cause) {
+		// The node refused it: nothing of it exists there, and Specs leaves it out from now on.
+		row.SetProblemCode(wire.ProblemEngine)
+		row.SetProblemMessage("This server could not be set up on its node. Try again, or pick another node.")
+		row.SetInstallStatus("FAILED")
+		if err := s.Alloc.Release(tx, row.Id); err != nil {
+			return err
+		}
+		return s.settle(tx, row, InstallFailed)
+	}
+	if Phase(row.Status()) != InstallFailed {
+		return nil
+	}
+	if err := s.Alloc.Release(tx, row.Id); err != nil {
+		return fmt.Errorf("release ports of server %s: %w", row.Id, err)
+	}
+	return s.settle(tx, row, InstallFailed)
+}

@@ -1,0 +1,252 @@
+package servers
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/hooks/events"
+	"github.com/mambahost/mamba/hooks/incidents"
+	"github.com/mambahost/mamba/wings/wire"
+)
+
+// Specs returns the desired state of every server placed on a node (fleet.Placements).
+func (s *Servers) Specs(app core.App, node string) ([]wire.Spec, error) {
+	rows, err := collections.Every[collections.Server](app, collections.Servers, "", 0,
+		dbx.HashExp{"node": node}, dbx.NewExp("[[status]] != {:deleted}", dbx.Params{"deleted": string(Deleted)}))
+	if err != nil {
+		return nil, err
+	}
+	specs := make([]wire.Spec, 0, len(rows))
+	for _, row := range rows {
+		spec, ok, err := s.spec(app, row)
+		if err != nil {
+			// One server that cannot be compiled must not keep the others from their node.
+			s.Log.Error("server left out of a sync", "server", row.Id, "node", node, "error", err)
+			continue
+		}
+		if ok {
+			specs = append(specs, spec)
+		}
+	}
+	return specs, nil
+}
+
+// Observe takes in what a node says of a server (fleet.Placements). Reports that are older than
+// what is known, or of another placement, change nothing.
+func (s *Servers) Observe(tx core.App, node string, o wire.Observed) error {
+	row, err := s.placed(tx, node, o.ServerID)
+	if err != nil || row == nil {
+		return err
+	}
+	switch {
+	case Phase(row.Status()) == Deleted, o.PlacementEpoch < row.PlacementEpoch():
+		return nil
+	case o.PlacementEpoch == row.ObservedEpoch() && o.Revision <= row.ObservedRevision():
+		return nil
+	}
+	ahead := o.PlacementEpoch > row.PlacementEpoch() || o.Generation > row.Generation()
+	if ahead {
+		// This panel was restored from a backup: the node has seen newer commands than we know of.
+		// What we want now has to be newer still (DESIGN §2.1).
+		row.SetPlacementEpoch(max(o.PlacementEpoch, row.PlacementEpoch()))
+		row.SetGeneration(o.Generation + 1)
+	}
+	before := Phase(row.Status())
+	s.record(row, o)
+	online, err := s.nodeOnline(tx, node)
+	if err != nil {
+		return err
+	}
+	if err := s.settle(tx, row, Derive(before, want(row), seen(row), online)); err != nil {
+		return err
+	}
+	s.Jobs.Wake(tx, row.Id)
+	return nil
+}
+
+// placed returns the row of a server if it lives on that node; nil, and an incident, otherwise.
+func (s *Servers) placed(tx core.App, node, server string) (*collections.Server, error) {
+	row, err := collections.FindServer(tx, server)
+	if errors.Is(err, sql.ErrNoRows) || err == nil && row.Node() != node {
+		return nil, s.Incidents.Open(tx, incidents.Incident{
+			Kind: "server.unknown", Fingerprint: "server.unknown:" + node + ":" + server, Severity: "warning", Node: node,
+			Title:  "A node runs a server that this panel does not place there",
+			Detail: fmt.Sprintf("Server %s is on the node but not in the database as living there. Nothing was changed. If this panel was restored from a backup, restore a newer one; otherwise remove the container by hand.", server),
+		})
+	}
+	return row, err
+}
+
+// record copies an observation into the row.
+func (s *Servers) record(row *collections.Server, o wire.Observed) {
+	row.SetObserved(o)
+	row.SetObservedEpoch(o.PlacementEpoch)
+	row.SetObservedGeneration(o.Generation)
+	row.SetObservedRevision(o.Revision)
+	row.SetProblemCode("")
+	row.SetProblemMessage("")
+	if o.Problem != nil {
+		row.SetProblemCode(o.Problem.Code)
+		row.SetProblemMessage(clip(o.Problem.Message, 1000))
+	}
+	if !o.StartedAt.IsZero() {
+		row.SetLastStartAt(o.StartedAt)
+	}
+	if !o.ExitedAt.IsZero() {
+		row.SetLastExitAt(o.ExitedAt)
+	}
+	if o.ExitCode != nil {
+		row.SetLastExitCode(int64(*o.ExitCode))
+	}
+	switch {
+	case o.ReinstallCount < row.ReinstallCount():
+		row.SetInstallStatus("PENDING")
+	case o.State == wire.StateInstallFailed, o.State == wire.StateFailed && !o.Installed:
+		row.SetInstallStatus("FAILED")
+	case o.Installed:
+		row.SetInstallStatus("DONE")
+	case o.State == wire.StateInstalling:
+		row.SetInstallStatus("RUNNING")
+	}
+}
+
+// settle writes a row with its new phase: rev, event, realtime, and what a phase entails.
+func (s *Servers) settle(tx core.App, row *collections.Server, to Phase) error {
+	from := Phase(row.Status())
+	if !May(from, to) {
+		return fmt.Errorf("server %s: %s → %s is not in the phase table", row.Id, from, to)
+	}
+	row.SetStatus(string(to))
+	if to == Deleted && from != Deleted {
+		if err := s.gone(tx, row); err != nil {
+			return err
+		}
+	}
+	row.SetRev(row.Rev() + 1)
+	if err := permit.Save(tx, row); err != nil {
+		return fmt.Errorf("save server %s: %w", row.Id, err)
+	}
+	if from != to {
+		if err := s.emit(tx, row, "server.phase_changed", events.Event{}, map[string]any{"from": from, "to": to, "problem": row.ProblemMessage()}); err != nil {
+			return err
+		}
+	}
+	return s.broadcast(tx, row)
+}
+
+// gone gives back what a deleted server held. The node has said that it is absent.
+func (s *Servers) gone(tx core.App, row *collections.Server) error {
+	row.SetDeletedAt(now())
+	row.SetEnvironment(environment{}) // its secrets have no further use
+	if err := s.Alloc.Release(tx, row.Id); err != nil {
+		return fmt.Errorf("release ports of server %s: %w", row.Id, err)
+	}
+	return nil
+}
+
+// Crashed takes in a crash report (fleet.Placements).
+func (s *Servers) Crashed(tx core.App, node string, c wire.CrashReport) error {
+	row, err := s.placed(tx, node, c.ServerID)
+	if err != nil || row == nil || c.PlacementEpoch != row.PlacementEpoch() {
+		return err
+	}
+	err = s.emit(tx, row, "server.crashed", events.Event{}, map[string]any{
+		"exit_code": c.ExitCode, "out_of_memory": c.OOMKilled, "attempt": c.Attempt, "given_up": c.GivenUp, "last_lines": c.LastLines,
+	})
+	if err != nil || !c.GivenUp {
+		return err
+	}
+	return s.Incidents.Open(tx, incidents.Incident{
+		Kind: "server.failed", Fingerprint: "server.failed:" + row.Id, Severity: "warning", Tenant: row.Tenant(), Node: node, Server: row.Id,
+		Title:  fmt.Sprintf("Server %q crashed %d times in a row and was given up", row.Name(), c.Attempt),
+		Detail: fmt.Sprintf("Last exit code %d, out of memory: %t.", c.ExitCode, c.OOMKilled),
+	})
+}
+
+// Installed takes in how an install script ended (fleet.Placements).
+func (s *Servers) Installed(tx core.App, node string, r wire.InstallReport) error {
+	row, err := s.placed(tx, node, r.ServerID)
+	if err != nil || row == nil || r.PlacementEpoch != row.PlacementEpoch() || r.ReinstallCount < row.ReinstallCount() {
+		return err
+	}
+	row.SetInstallLog(clip(r.Log, wire.MaxInstallLogBytes))
+	row.SetRev(row.Rev() + 1)
+	if err := permit.Save(tx, row); err != nil {
+		return fmt.Errorf("save install log of server %s: %w", row.Id, err)
+	}
+	kind := "server.installed"
+	if r.ExitCode != 0 || r.TimedOut {
+		kind = "server.install_failed"
+	}
+	return s.emit(tx, row, kind, events.Event{}, map[string]any{"exit_code": r.ExitCode, "timed_out": r.TimedOut})
+}
+
+// Unknown takes in a container that no Spec of ours names (fleet.Placements). It is reported, never
+// removed: this panel may be the one that is wrong.
+func (s *Servers) Unknown(tx core.App, node string, u wire.UnknownContainer) error {
+	return s.Incidents.Open(tx, incidents.Incident{
+		Kind: "container.unknown", Fingerprint: "container.unknown:" + node + ":" + u.ContainerID, Severity: "warning", Node: node,
+		Title:  "A container of ours on a node belongs to no server there",
+		Detail: fmt.Sprintf("Container %s says it is server %s (running: %t). It was left alone.", clip(u.ContainerID, 12), u.ServerID, u.Running),
+	})
+}
+
+// NodeStatus takes in that a node fell silent or came back (fleet.Placements).
+func (s *Servers) NodeStatus(tx core.App, node string, online bool) error {
+	rows, err := collections.Every[collections.Server](tx, collections.Servers, "", 0,
+		dbx.HashExp{"node": node}, dbx.NewExp("[[status]] != {:deleted}", dbx.Params{"deleted": string(Deleted)}))
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		to := Derive(Phase(row.Status()), want(row), seen(row), online)
+		if to == Phase(row.Status()) {
+			continue
+		}
+		if err := s.settle(tx, row, to); err != nil {
+			return err
+		}
+		s.Jobs.Wake(tx, row.Id)
+	}
+	return nil
+}
+
+// PlacedOn counts the servers that live on a node (fleet.Placements).
+func (s *Servers) PlacedOn(app core.App, node string) (int, error) {
+	var n int
+	err := app.DB().Select("count(*)").From(collections.Servers).
+		Where(dbx.HashExp{"node": node}).AndWhere(dbx.NewExp("[[status]] != {:deleted}", dbx.Params{"deleted": string(Deleted)})).Row(&n)
+	return n, err
+}
+
+func (s *Servers) nodeOnline(app core.App, node string) (bool, error) {
+	n, err := collections.FindNode(app, node)
+	if err != nil {
+		return false, fmt.Errorf("node %s: %w", node, err)
+	}
+	return n.Status() != "OFFLINE", nil
+}
+
+// emit writes an event about a server; e carries the actor when there is one.
+func (s *Servers) emit(tx core.App, row *collections.Server, kind string, e events.Event, payload map[string]any) error {
+	payload["name"] = row.Name()
+	e.Kind, e.Tenant, e.SubjectType, e.Subject, e.Public, e.Payload = kind, row.Tenant(), collections.Servers, row.Id, true, payload
+	return s.Events.Emit(tx, e)
+}
+
+// broadcast tells browsers of the tenant what a server looks like once tx has committed.
+func (s *Servers) broadcast(tx core.App, row *collections.Server) error {
+	view, err := s.view(tx, row)
+	if err != nil {
+		return err
+	}
+	s.Events.Broadcast(tx, row.Tenant(), events.Message{
+		Type: "server", ID: row.Id, Rev: row.Rev(), Server: row.Id, Data: view, Deleted: Phase(row.Status()) == Deleted,
+	})
+	return nil
+}

@@ -1,0 +1,314 @@
+package servers
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/router"
+
+	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/hooks/access"
+	"github.com/mambahost/mamba/hooks/alloc"
+	"github.com/mambahost/mamba/hooks/audit"
+	"github.com/mambahost/mamba/hooks/events"
+	"github.com/mambahost/mamba/hooks/tenancy"
+)
+
+// Routes registers servers/* and jobs/{id} on the /api/v1 group.
+func (s *Servers) Routes(g *router.RouterGroup[*core.RequestEvent]) {
+	g.GET("/servers", s.list)
+	g.POST("/servers", s.create)
+	g.POST("/servers/placement", s.placement)
+	g.GET("/servers/{id}", s.get)
+	g.PATCH("/servers/{id}", s.update)
+	g.DELETE("/servers/{id}", s.remove)
+	g.POST("/servers/{id}/actions", s.act)
+	g.GET("/servers/{id}/activity", s.activity)
+	g.POST("/servers/{id}/console/token", s.consoleToken)
+	g.GET("/servers/{id}/console/ws", s.console)
+	g.GET("/jobs/{id}", s.job)
+}
+
+// Pages of lists.
+const (
+	defaultPerPage = 30
+	maxPerPage     = 200
+	maxSearch      = 100
+)
+
+// member returns who asks and the tenant that the request is about.
+func (s *Servers) member(e *core.RequestEvent) (access.Actor, *collections.Tenant, error) {
+	a, err := access.From(e)
+	if err != nil {
+		return a, nil, err
+	}
+	t, err := s.Tenancy.Current(e.App, a)
+	return a, t, err
+}
+
+// allowed finds the server of the request and asks for a permission on it.
+func (s *Servers) allowed(e *core.RequestEvent, permission string) (access.Actor, *collections.Server, error) {
+	a, tenant, err := s.member(e)
+	if err != nil {
+		return a, nil, err
+	}
+	row, err := s.find(e.App, tenant.Id, e.Request.PathValue("id"))
+	if err != nil {
+		return a, nil, err
+	}
+	return a, row, s.Tenancy.Can(e.App, a, permission, tenancy.Resource{Tenant: tenant.Id, Server: row.Id})
+}
+
+func (s *Servers) list(e *core.RequestEvent) error {
+	a, tenant, err := s.member(e)
+	if err != nil {
+		return err
+	}
+	scope := events.Scope{All: a.Superuser}
+	if !a.Superuser {
+		var ok bool
+		if scope, ok = s.Tenancy.Scope(e.App, e.Auth, tenant.Id); !ok {
+			return errNotFound
+		}
+	}
+	q, err := listQuery(e, tenant.Id, scope.All, scope.Servers)
+	if err != nil {
+		return err
+	}
+	var total int
+	if err := q.count(e.App).Row(&total); err != nil {
+		return err
+	}
+	rows, err := q.rows(e.App)
+	if err != nil {
+		return err
+	}
+	items, err := s.views(e.App, rows)
+	if err != nil {
+		return err
+	}
+	return e.JSON(http.StatusOK, map[string]any{"items": items, "page": q.page, "per_page": q.perPage, "total": total})
+}
+
+// query is a checked list request.
+type query struct {
+	where         []dbx.Expression
+	order         string
+	page, perPage int
+}
+
+var sortable = map[string]string{
+	"name": "[[name]] ASC, [[id]] ASC", "-name": "[[name]] DESC, [[id]] ASC", "created": "[[created]] ASC, [[id]] ASC",
+	"-created": "[[created]] DESC, [[id]] ASC", "": "[[created]] DESC, [[id]] ASC", "status": "[[status]] ASC, [[name]] ASC, [[id]] ASC",
+}
+
+func listQuery(e *core.RequestEvent, tenant string, all bool, servers []string) (query, error) {
+	p := e.Request.URL.Query()
+	q := query{where: []dbx.Expression{dbx.HashExp{"tenant": tenant}, dbx.NewExp("[[status]] != {:deleted}", dbx.Params{"deleted": string(Deleted)})}}
+	faults := map[string]access.FieldError{}
+	if !all {
+		ids := make([]any, len(servers))
+		for i, id := range servers {
+			ids[i] = id
+		}
+		q.where = append(q.where, dbx.In("id", ids...))
+	}
+	if status := p.Get("status"); status != "" {
+		if _, ok := transitions[Phase(status)]; !ok {
+			faults["status"] = access.FieldError{Code: "unknown", Message: "There is no such status."}
+		}
+		q.where = append(q.where, dbx.HashExp{"status": status})
+	}
+	if b := p.Get("blueprint"); b != "" {
+		q.where = append(q.where, dbx.NewExp("[[blueprint]] IN (SELECT [[id]] FROM {{blueprints}} WHERE [[slug]] = {:b} OR [[id]] = {:b})", dbx.Params{"b": b}))
+	}
+	if search := strings.TrimSpace(p.Get("search")); search != "" {
+		q.where = append(q.where, dbx.Like("name", clip(search, maxSearch)))
+	}
+	var ok bool
+	if q.order, ok = sortable[p.Get("sort")]; !ok {
+		faults["sort"] = access.FieldError{Code: "unknown", Message: "Sort by name, created or status, with a minus for the other direction."}
+	}
+	if q.page, ok = number(p.Get("page"), 1, 1<<20); !ok {
+		faults["page"] = access.FieldError{Code: "out_of_range", Message: "Pages are counted from 1."}
+	}
+	if q.perPage, ok = number(p.Get("per_page"), defaultPerPage, maxPerPage); !ok {
+		faults["per_page"] = access.FieldError{Code: "out_of_range", Message: fmt.Sprintf("Ask for 1 to %d servers at once.", maxPerPage)}
+	}
+	if len(faults) > 0 {
+		return q, access.Invalid(faults)
+	}
+	return q, nil
+}
+
+func number(text string, unset, most int) (int, bool) {
+	if text == "" {
+		return unset, true
+	}
+	n, err := strconv.Atoi(text)
+	return n, err == nil && n >= 1 && n <= most
+}
+
+func (q query) count(app core.App) *dbx.SelectQuery {
+	return app.DB().Select("count(*)").From(collections.Servers).Where(dbx.And(q.where...))
+}
+
+func (q query) rows(app core.App) ([]*collections.Server, error) {
+	var rows []*collections.Server
+	err := app.RecordQuery(collections.Servers).AndWhere(dbx.And(q.where...)).OrderBy(strings.Split(q.order, ", ")...).
+		Offset(int64((q.page - 1) * q.perPage)).Limit(int64(q.perPage)).All(&rows)
+	return rows, err
+}
+
+func (s *Servers) get(e *core.RequestEvent) error {
+	_, row, err := s.allowed(e, "server.read")
+	if err != nil {
+		return err
+	}
+	v, err := s.view(e.App, row)
+	if err != nil {
+		return err
+	}
+	log := row.InstallLog()
+	v.InstallLog = &log
+	active, err := collections.Every[collections.Job](e.App, collections.Jobs, "created DESC", 1,
+		dbx.HashExp{"subject": row.Id}, dbx.In("state", "ready", "running", "waiting"))
+	if err != nil {
+		return err
+	}
+	if len(active) > 0 {
+		v.Job = s.Jobs.View(active[0])
+	}
+	return e.JSON(http.StatusOK, v)
+}
+
+func (s *Servers) create(e *core.RequestEvent) error {
+	a, tenant, err := s.member(e)
+	if err != nil {
+		return err
+	}
+	if err := s.Tenancy.Can(e.App, a, "server.create", tenancy.Resource{Tenant: tenant.Id}); err != nil {
+		return err
+	}
+	if err := access.RequireVerified(a); err != nil {
+		return err
+	}
+	var in CreateInput
+	return s.command(e, a, tenant.Id, "", &in, func(tx core.App) (Outcome, error) { return s.Create(tx, a, tenant.Id, in) })
+}
+
+func (s *Servers) update(e *core.RequestEvent) error {
+	var in UpdateInput
+	return s.onServer(e, "server.update", &in, func(tx core.App, a access.Actor, row *collections.Server) (Outcome, error) {
+		return s.Update(tx, a, row, in)
+	})
+}
+
+func (s *Servers) remove(e *core.RequestEvent) error {
+	return s.onServer(e, "server.delete", nil, s.Delete)
+}
+
+// ActInput is the body of POST /servers/{id}/actions.
+type ActInput struct {
+	Action Action `json:"action"`
+}
+
+var actionsOfRoute = []Action{Start, Stop, Restart, Kill, Reinstall}
+
+func (s *Servers) act(e *core.RequestEvent) error {
+	var in ActInput
+	if err := access.Bind(e, &in); err != nil {
+		return err
+	}
+	if !slices.Contains(actionsOfRoute, in.Action) {
+		if _, _, err := s.allowed(e, "server.read"); err != nil {
+			return err
+		}
+		return access.Invalid(map[string]access.FieldError{"action": {Code: "unknown", Message: "Ask for start, stop, restart, kill or reinstall."}})
+	}
+	return s.onServer(e, "server."+string(in.Action), nil, func(tx core.App, a access.Actor, row *collections.Server) (Outcome, error) {
+		return s.Act(tx, a, row, in.Action)
+	})
+}
+
+// onServer runs a command on the server of the request: permission, lock, a fresh row, answer 202.
+func (s *Servers) onServer(e *core.RequestEvent, permission string, in any, fn func(core.App, access.Actor, *collections.Server) (Outcome, error)) error {
+	a, row, err := s.allowed(e, permission)
+	if err != nil {
+		return err
+	}
+	if err := access.RequireVerified(a); err != nil {
+		return err
+	}
+	return s.command(e, a, row.Tenant(), row.Id, in, func(tx core.App) (Outcome, error) {
+		fresh, err := s.find(tx, row.Tenant(), row.Id)
+		if err != nil {
+			return Outcome{}, err
+		}
+		return fn(tx, a, fresh)
+	})
+}
+
+// command reads the body into in, unless that is nil, and runs fn in one transaction under the
+// idempotency key.
+func (s *Servers) command(e *core.RequestEvent, a access.Actor, tenant, server string, in any, fn func(core.App) (Outcome, error)) error {
+	raw, err := access.Body(e)
+	if err != nil {
+		return err
+	}
+	if in != nil {
+		if err := access.Bind(e, in); err != nil {
+			return err
+		}
+	}
+	locks := []collections.Lock{s.Tenancy.Lock(tenant), audit.Lock(tenant), alloc.Lock, "events"}
+	if server != "" {
+		locks = append(locks, lock(server))
+	}
+	return s.Access.Idempotent(e, a, tenant, raw, locks, func(tx core.App) (int, any, error) {
+		out, err := fn(tx)
+		return http.StatusAccepted, out, err
+	})
+}
+
+func (s *Servers) activity(e *core.RequestEvent) error {
+	_, row, err := s.allowed(e, "server.activity")
+	if err != nil {
+		return err
+	}
+	page, ok := number(e.Request.URL.Query().Get("page"), 1, 1<<20)
+	if !ok {
+		return access.Invalid(map[string]access.FieldError{"page": {Code: "out_of_range", Message: "Pages are counted from 1."}})
+	}
+	stored, total, err := s.Events.Activity(e.App, row.Tenant(), row.Id, page, defaultPerPage)
+	if err != nil {
+		return err
+	}
+	items := make([]map[string]any, 0, len(stored))
+	for _, ev := range stored {
+		items = append(items, ev.View())
+	}
+	return e.JSON(http.StatusOK, map[string]any{"items": items, "page": page, "per_page": defaultPerPage, "total": total})
+}
+
+// job shows a job of the tenant to those who may see what it works on.
+func (s *Servers) job(e *core.RequestEvent) error {
+	a, tenant, err := s.member(e)
+	if err != nil {
+		return err
+	}
+	missing := access.NotFound("job_not_found", "There is no such job here.")
+	j, err := collections.FindJob(e.App, e.Request.PathValue("id"))
+	if err != nil || j.Tenant() != tenant.Id {
+		return missing
+	}
+	if err := s.Tenancy.Can(e.App, a, "server.read", tenancy.Resource{Tenant: tenant.Id, Server: j.Subject()}); err != nil {
+		return missing
+	}
+	return e.JSON(http.StatusOK, s.Jobs.View(j))
+}

@@ -1,0 +1,127 @@
+package servers
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/mambahost/mamba/blueprints"
+	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/hooks/secrets"
+	"github.com/mambahost/mamba/wings/wire"
+)
+
+// variable is one stored value of a server's environment.
+type variable struct {
+	Value    string `json:"v"`
+	Sealed   bool   `json:"s,omitempty"` // Value is a secret sealed by hooks/secrets
+	Operator bool   `json:"o,omitempty"` // set by the operator: hidden and fixed variables may be, too
+}
+
+// environment is what servers.environment holds, by key.
+type environment map[string]variable
+
+func environmentOf(row *collections.Server) (environment, error) {
+	env := environment{}
+	if err := row.Environment(&env); err != nil {
+		return nil, fmt.Errorf("environment of server %s: %w", row.Id, err)
+	}
+	return env, nil
+}
+
+// put stores a value, sealed when the blueprint calls it a secret.
+func (s *Servers) put(tx core.App, row *collections.Server, env environment, b *blueprints.Blueprint, key, value string, operator bool) error {
+	v := variable{Value: value, Operator: operator}
+	if value != "" && slices.Contains(b.SecretKeys(), key) {
+		sealed, err := s.Secrets.Seal(tx, row.Tenant(), variableRef(row, key), []byte(value))
+		if err != nil {
+			return fmt.Errorf("seal %s of server %s: %w", key, row.Id, err)
+		}
+		v.Value, v.Sealed = sealed, true
+	}
+	env[key] = v
+	return nil
+}
+
+func variableRef(row *collections.Server, key string) secrets.Ref {
+	return secrets.Ref{Table: collections.Servers, Row: row.Id, Field: "environment." + key}
+}
+
+// values opens the environment: what the customer set and what the operator set.
+func (s *Servers) values(app core.App, row *collections.Server) (customer, operator map[string]string, err error) {
+	env, err := environmentOf(row)
+	if err != nil {
+		return nil, nil, err
+	}
+	customer, operator = map[string]string{}, map[string]string{}
+	for key, v := range env {
+		value := v.Value
+		if v.Sealed {
+			plain, err := s.Secrets.Open(app, row.Tenant(), variableRef(row, key), v.Value)
+			if err != nil {
+				return nil, nil, fmt.Errorf("open %s of server %s: %w", key, row.Id, err)
+			}
+			value = string(plain)
+		}
+		if v.Operator {
+			operator[key] = value
+		} else {
+			customer[key] = value
+		}
+	}
+	return customer, operator, nil
+}
+
+// spec compiles what the node is told about a server. A server without an allocation (its ports
+// were given back after a failed install) has none: ok is false.
+func (s *Servers) spec(app core.App, row *collections.Server) (spec wire.Spec, ok bool, err error) {
+	if wire.Desired(row.DesiredState()) == wire.DesiredAbsent {
+		return wire.Spec{
+			ServerID: row.Id, TenantID: row.Tenant(), Name: row.Name(), PlacementEpoch: row.PlacementEpoch(),
+			Generation: row.Generation(), Desired: wire.DesiredAbsent, DeleteID: row.DeleteID(),
+		}, true, nil
+	}
+	ports, ok, err := s.ports(app, row.Id)
+	if err != nil || !ok {
+		return wire.Spec{}, false, err
+	}
+	in, err := s.input(app, row, ports)
+	if err != nil {
+		return wire.Spec{}, false, err
+	}
+	spec, err = s.Catalog.Compile(app, row.BlueprintVersion(), in)
+	if err != nil {
+		return wire.Spec{}, false, fmt.Errorf("compile server %s: %w", row.Id, err)
+	}
+	return spec, true, nil
+}
+
+func (s *Servers) input(app core.App, row *collections.Server, ports []wire.Port) (blueprints.Input, error) {
+	customer, operator, err := s.values(app, row)
+	return blueprints.Input{
+		ServerID: row.Id, TenantID: row.Tenant(), Name: row.Name(), Variant: row.Variant(),
+		Variables: customer, Operator: operator, Ports: ports,
+		Limits: wire.Limits{
+			CPUMillicores: row.CPULimitMillicores(), MemoryMiB: row.MemLimitMB(), DiskMiB: row.DiskGB() << 10,
+			PIDs: s.Defaults.PIDs, SwapMiB: s.Defaults.SwapMiB,
+		},
+		PlacementEpoch: row.PlacementEpoch(), Generation: row.Generation(), Desired: effective(row),
+		RestartCount: row.RestartCount(), KillCount: row.KillCount(), ReinstallCount: row.ReinstallCount(),
+	}, err
+}
+
+// ports returns what is reserved for a server; ok is false when nothing is.
+func (s *Servers) ports(app core.App, server string) ([]wire.Port, bool, error) {
+	rows, err := collections.Every[collections.Allocation](app, collections.Allocations, "", 1,
+		dbx.HashExp{"server": server, "status": "ACTIVE"})
+	if err != nil || len(rows) == 0 {
+		return nil, false, err
+	}
+	var ports []wire.Port
+	if err := rows[0].Ports(&ports); err != nil {
+		return nil, false, fmt.Errorf("ports of server %s: %w", server, err)
+	}
+	return ports, true, nil
+}

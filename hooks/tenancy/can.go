@@ -1,0 +1,235 @@
+package tenancy
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/mambahost/mamba/hooks/access"
+	"github.com/mambahost/mamba/hooks/events"
+)
+
+// Resource is what a permission is asked for: a server of a tenant, or the tenant itself. The caller
+// takes Tenant from the row, never from the request.
+type Resource struct{ Tenant, Server string }
+
+// reading are the actions of permissions that change nothing. Everything else needs a confirmed
+// address and a tenant that is not suspended.
+var reading = []string{"read", "activity"}
+
+func changes(permission string) bool {
+	_, action, _ := strings.Cut(permission, ".")
+	return !slices.Contains(reading, action)
+}
+
+// One indexed query: the status of the tenant, whether the user is a member, how many of his
+// bindings cover the resource, and how many of those roles hold the permission.
+const canQuery = `SELECT [[t.status]] AS [[status]], COUNT([[m.id]]) AS [[member]], COUNT([[b.id]]) AS [[bound]],
+	COUNT([[rp.id]]) AS [[granted]], COUNT([[p.id]]) AS [[known]], COALESCE(MAX([[p.description]]), '') AS [[title]]
+FROM {{tenants}} [[t]]
+LEFT JOIN {{permissions}} [[p]] ON [[p.key]] = {:permission}
+LEFT JOIN {{tenant_members}} [[m]] ON [[m.tenant]] = [[t.id]] AND [[m.user]] = {:user}
+LEFT JOIN {{role_bindings}} [[b]] ON [[b.member]] = [[m.id]] AND [[b.tenant]] = [[t.id]] AND ([[b.server]] = '' OR [[b.server]] = {:server})
+LEFT JOIN {{role_permissions}} [[rp]] ON [[rp.role]] = [[b.role]] AND [[rp.permission]] = [[p.id]]
+WHERE [[t.id]] = {:tenant} GROUP BY [[t.id]], [[t.status]]`
+
+// Can says whether the actor may do what the permission names with the resource:
+//
+//	nil  he may
+//	404  the tenant is not his, or the server is outside of what his bindings cover
+//	403  he may see it, but his role, his unconfirmed address or the tenant's state forbids this;
+//	     Message says which, Code is forbidden, email_unverified, tenant_suspended or tenant_deleting
+//
+// A superuser may do everything. A permission that is not seeded is a fault of ours (500).
+func (t *Tenancy) Can(app core.App, a access.Actor, permission string, r Resource) error {
+	if a.Superuser {
+		return nil
+	}
+	var row struct {
+		Status  string `db:"status"`
+		Member  int64  `db:"member"`
+		Bound   int64  `db:"bound"`
+		Granted int64  `db:"granted"`
+		Known   int64  `db:"known"`
+		Title   string `db:"title"`
+	}
+	err := app.ConcurrentDB().NewQuery(canQuery).
+		Bind(dbx.Params{"permission": permission, "user": a.ID, "server": r.Server, "tenant": r.Tenant}).One(&row)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return fmt.Errorf("ask whether %s may %s: %w", a.ID, permission, err)
+	}
+	if a.Type != access.TypeUser || a.ID == "" || err != nil || row.Member == 0 || row.Status == StatusDeleted {
+		if r.Server != "" {
+			return noServer()
+		}
+		return noTenant()
+	}
+	if row.Known == 0 {
+		return fmt.Errorf("tenancy: there is no permission %q", permission)
+	}
+	if row.Bound == 0 && r.Server != "" {
+		return noServer()
+	}
+	if row.Granted == 0 {
+		return access.Forbidden("forbidden", fmt.Sprintf("Your role in this organisation does not include: %s. An owner or admin of it can change that.", row.Title))
+	}
+	if !changes(permission) {
+		return nil
+	}
+	if err := access.RequireVerified(a); err != nil {
+		return err
+	}
+	switch row.Status {
+	case StatusActive:
+		return nil
+	case StatusSuspended:
+		return access.Forbidden("tenant_suspended", "This organisation is suspended. Nothing can be changed until that is resolved.")
+	}
+	return access.Forbidden("tenant_deleting", "This organisation is being deleted. Nothing can be changed any more.")
+}
+
+func noServer() *access.Error {
+	return access.NotFound("server_not_found", "There is no such server.")
+}
+
+// standing is what a user's bindings in one tenant add up to.
+type standing struct {
+	role, roleName string              // the strongest that covers the most
+	wide           map[string]bool     // permissions in the whole tenant
+	scoped         map[string][]string // permission → servers that a binding names
+	isWide         bool                // some binding covers the whole tenant
+	everything     bool                // a superuser
+}
+
+const standingQuery = `SELECT COALESCE([[b.server]], '') AS [[server]], COALESCE([[b.id]], '') AS [[binding]],
+	COALESCE([[r.key]], '') AS [[role]], COALESCE([[r.name]], '') AS [[role_name]], COALESCE([[p.key]], '') AS [[permission]]
+FROM {{tenants}} [[t]]
+JOIN {{tenant_members}} [[m]] ON [[m.tenant]] = [[t.id]] AND [[m.user]] = {:user}
+LEFT JOIN {{role_bindings}} [[b]] ON [[b.member]] = [[m.id]] AND [[b.tenant]] = [[t.id]]
+LEFT JOIN {{roles}} [[r]] ON [[r.id]] = [[b.role]]
+LEFT JOIN {{role_permissions}} [[rp]] ON [[rp.role]] = [[b.role]]
+LEFT JOIN {{permissions}} [[p]] ON [[p.id]] = [[rp.permission]]
+WHERE [[t.id]] = {:tenant} AND [[t.status]] != {:deleted}`
+
+// standing returns false when the user is not a member of the tenant.
+func (t *Tenancy) standing(app core.App, user, tenant string) (standing, bool, error) {
+	var rows []struct {
+		Server     string `db:"server"`
+		Binding    string `db:"binding"`
+		Role       string `db:"role"`
+		RoleName   string `db:"role_name"`
+		Permission string `db:"permission"`
+	}
+	err := app.ConcurrentDB().NewQuery(standingQuery).Bind(dbx.Params{"user": user, "tenant": tenant, "deleted": StatusDeleted}).All(&rows)
+	if err != nil {
+		return standing{}, false, fmt.Errorf("read the bindings of %s in tenant %s: %w", user, tenant, err)
+	}
+	s := standing{wide: map[string]bool{}, scoped: map[string][]string{}}
+	best := -1
+	for _, r := range rows {
+		if r.Binding == "" {
+			continue // a member without any role: he may know that the tenant exists
+		}
+		rank := rankOf(r.Role)
+		if r.Server == "" {
+			s.isWide, s.wide[r.Permission] = true, true
+			rank += 100 // a role for the whole tenant comes before one for a server
+		} else if !slices.Contains(s.scoped[r.Permission], r.Server) {
+			s.scoped[r.Permission] = append(s.scoped[r.Permission], r.Server)
+		}
+		if rank > best {
+			best, s.role, s.roleName = rank, r.Role, r.RoleName
+		}
+	}
+	return s, len(rows) > 0, nil
+}
+
+// rankOf orders roles for showing one of several; it decides nothing else.
+func rankOf(role string) int {
+	return 1 + slices.Index([]string{RoleMember, RoleSupport, RoleAdmin, RoleOwner}, role) // 0: the tenant's own
+}
+
+// permissions lists what the user may do: in the whole tenant, or, when no binding covers that, on
+// some server of it. Sorted.
+func (s standing) permissions() []string {
+	out := []string{}
+	if s.isWide {
+		for p := range s.wide {
+			out = append(out, p)
+		}
+	} else {
+		for p := range s.scoped {
+			out = append(out, p)
+		}
+	}
+	out = slices.DeleteFunc(out, func(p string) bool { return p == "" })
+	slices.Sort(out)
+	return out
+}
+
+// servers lists the servers that the user may see; nil means all of the tenant's.
+func (s standing) servers() []string {
+	if s.everything || s.wide["server.read"] {
+		return nil
+	}
+	out := slices.Clone(s.scoped["server.read"])
+	if out == nil {
+		out = []string{}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Permissions lists the keys of what the actor may do in a tenant, sorted; 404 when it is not his. A
+// superuser has them all. A binding for one server only counts when there is none for the tenant.
+func (t *Tenancy) Permissions(app core.App, a access.Actor, tenant string) ([]string, error) {
+	s, err := t.standingOf(app, a, tenant)
+	if err != nil {
+		return nil, err
+	}
+	return s.permissions(), nil
+}
+
+func (t *Tenancy) standingOf(app core.App, a access.Actor, tenant string) (standing, error) {
+	if a.Superuser {
+		var keys []string
+		if err := app.ConcurrentDB().Select("key").From("permissions").Column(&keys); err != nil {
+			return standing{}, fmt.Errorf("list the permissions: %w", err)
+		}
+		s := standing{role: "SUPERUSER", roleName: "Operator", wide: map[string]bool{}, isWide: true, everything: true}
+		for _, k := range keys {
+			s.wide[k] = true
+		}
+		return s, nil
+	}
+	s, member, err := t.standing(app, a.ID, tenant)
+	if err == nil && !member {
+		err = noTenant()
+	}
+	return s, err
+}
+
+// Scope says which servers of a tenant a user may see; ok is false when he is not a member of it. It
+// decides what the realtime topic sends to him, and what a list of servers may hold.
+func (t *Tenancy) Scope(app core.App, user *core.Record, tenant string) (events.Scope, bool) {
+	if user == nil {
+		return events.Scope{}, false
+	}
+	if user.IsSuperuser() {
+		return events.Scope{All: true}, true
+	}
+	if user.Collection().Name != "users" {
+		return events.Scope{}, false
+	}
+	s, member, err := t.standing(app, user.Id, tenant)
+	if err != nil || !member { // a failed read admits nobody
+		return events.Scope{}, false
+	}
+	visible := s.servers()
+	return events.Scope{All: visible == nil, Servers: visible}, true
+}

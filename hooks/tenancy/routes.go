@@ -1,0 +1,380 @@
+package tenancy
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/router"
+
+	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/hooks/access"
+	"github.com/mambahost/mamba/hooks/audit"
+	"github.com/mambahost/mamba/hooks/events"
+)
+
+// Routes registers the tenant routes on the group of /api/v1.
+func (t *Tenancy) Routes(g *router.RouterGroup[*core.RequestEvent]) {
+	g.GET("/tenants", t.list)
+	g.POST("/tenants", t.create)
+	g.GET("/tenants/current", t.current)
+	g.GET("/tenants/{id}", t.get)
+	g.PATCH("/tenants/{id}", t.update)
+}
+
+// View is a tenant as one of its members sees it. Members and Servers are null for somebody who was
+// let in for single servers only: how large the organisation is, is not his business.
+type View struct {
+	ID       string `json:"id"`
+	Name     string `json:"name"`
+	Slug     string `json:"slug"`
+	Status   string `json:"status"`
+	Rev      int64  `json:"rev"`
+	Role     string `json:"role"`
+	RoleName string `json:"role_name"`
+	Members  *int64 `json:"members"`
+	Servers  *int64 `json:"servers"`
+}
+
+// facts are what every subscriber of the tenant's topic may see of it.
+func facts(row *collections.Tenant) map[string]any {
+	return map[string]any{"id": row.Id, "name": row.Name(), "slug": row.Slug(), "status": row.Status(), "rev": row.Rev()}
+}
+
+func (t *Tenancy) view(app core.App, row *collections.Tenant, s standing) (View, error) {
+	v := View{ID: row.Id, Name: row.Name(), Slug: row.Slug(), Status: row.Status(), Rev: row.Rev(), Role: s.role, RoleName: s.roleName}
+	if !s.isWide {
+		return v, nil
+	}
+	var n struct {
+		Members int64 `db:"members"`
+		Servers int64 `db:"servers"`
+	}
+	err := app.ConcurrentDB().NewQuery(`SELECT (SELECT COUNT(*) FROM {{tenant_members}} WHERE [[tenant]] = {:tenant}) AS [[members]],
+		(SELECT COUNT(*) FROM {{servers}} WHERE [[tenant]] = {:tenant} AND [[status]] != 'DELETED') AS [[servers]]`).
+		Bind(dbx.Params{"tenant": row.Id}).One(&n)
+	if err != nil {
+		return View{}, fmt.Errorf("count what tenant %s has: %w", row.Id, err)
+	}
+	v.Members, v.Servers = &n.Members, &n.Servers
+	return v, nil
+}
+
+func (t *Tenancy) viewFor(app core.App, a access.Actor, row *collections.Tenant) (View, error) {
+	s, err := t.standingOf(app, a, row.Id)
+	if err != nil {
+		return View{}, err
+	}
+	return t.view(app, row, s)
+}
+
+func (t *Tenancy) list(e *core.RequestEvent) error {
+	a, err := access.From(e)
+	if err != nil {
+		return err
+	}
+	rows, err := collections.Every[collections.Tenant](e.App, collections.Tenants, "name, id", 0,
+		dbx.NewExp("[[id]] IN (SELECT [[m.tenant]] FROM {{tenant_members}} [[m]] WHERE [[m.user]] = {:user})", dbx.Params{"user": a.ID}),
+		dbx.Not(dbx.HashExp{"status": StatusDeleted}))
+	if err != nil {
+		return fmt.Errorf("list the tenants of %s: %w", a.ID, err)
+	}
+	items := []View{}
+	for _, row := range rows {
+		s, member, err := t.standing(e.App, a.ID, row.Id)
+		if err != nil {
+			return err
+		}
+		if !member { // removed since the list was read
+			continue
+		}
+		v, err := t.view(e.App, row, s)
+		if err != nil {
+			return err
+		}
+		items = append(items, v)
+	}
+	return e.JSON(http.StatusOK, map[string]any{"items": items})
+}
+
+func (t *Tenancy) current(e *core.RequestEvent) error {
+	a, err := access.From(e)
+	if err != nil {
+		return err
+	}
+	row, err := t.Current(e.App, a)
+	if err != nil {
+		return err
+	}
+	s, err := t.standingOf(e.App, a, row.Id)
+	if err != nil {
+		return err
+	}
+	v, err := t.view(e.App, row, s)
+	if err != nil {
+		return err
+	}
+	answer := map[string]any{
+		"tenant": v, "role": s.role, "role_name": s.roleName, "permissions": s.permissions(), "servers": s.servers(),
+		"quota": nil, "used": nil,
+	}
+	if s.isWide {
+		used, err := t.Used(e.App, row.Id)
+		if err != nil {
+			return err
+		}
+		answer["quota"], answer["used"] = t.quotaOf(row), used
+	}
+	return e.JSON(http.StatusOK, answer)
+}
+
+func (t *Tenancy) get(e *core.RequestEvent) error {
+	a, err := access.From(e)
+	if err != nil {
+		return err
+	}
+	row, err := t.Find(e.App, a, e.Request.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	v, err := t.viewFor(e.App, a, row)
+	if err != nil {
+		return err
+	}
+	return e.JSON(http.StatusOK, v)
+}
+
+// input of create and update; nil is "not given".
+type input struct {
+	Name *string `json:"name"`
+	Slug *string `json:"slug"`
+}
+
+// check tidies what was given and says what is wrong with it.
+func (in *input) check() error {
+	faults := map[string]access.FieldError{}
+	if in.Name != nil {
+		name, ok := access.CleanText(*in.Name, MaxNameLength)
+		switch *in.Name = name; {
+		case name == "":
+			faults["name"] = access.FieldError{Code: "required", Message: "Please give your organisation a name."}
+		case !ok:
+			faults["name"] = access.FieldError{Code: "name_invalid", Message: fmt.Sprintf("Please use at most %d ordinary characters.", MaxNameLength)}
+		}
+	}
+	if in.Slug != nil {
+		if f := slugFault(*in.Slug); f != nil {
+			faults["slug"] = *f
+		}
+	}
+	if len(faults) > 0 {
+		return access.Invalid(faults)
+	}
+	return nil
+}
+
+func (t *Tenancy) create(e *core.RequestEvent) error {
+	a, err := access.From(e)
+	if err != nil {
+		return err
+	}
+	if a.Type != access.TypeUser {
+		return access.Forbidden("users_only", "An organisation belongs to a customer. Please sign in with a customer's account.")
+	}
+	if err := access.RequireVerified(a); err != nil {
+		return err
+	}
+	var in input
+	if err := access.Bind(e, &in); err != nil {
+		return err
+	}
+	if in.Name == nil {
+		in.Name = new(string)
+	}
+	if in.Slug != nil && *in.Slug == "" {
+		in.Slug = nil // an empty box of a form: derive it
+	}
+	if err := in.check(); err != nil {
+		return err
+	}
+	body, err := access.Body(e)
+	if err != nil {
+		return err
+	}
+	id := core.GenerateDefaultRandomId()
+	locks := []collections.Lock{collections.Lock("user:" + a.ID), slugLock, Lock(id), audit.Lock(id)}
+	return t.cfg.Idempotency.Idempotent(e, a, "", body, locks, func(tx core.App) (int, any, error) {
+		row, err := t.found(tx, a, id, in)
+		if err != nil {
+			return 0, nil, err
+		}
+		v, err := t.viewFor(tx, a, row)
+		return http.StatusCreated, v, err
+	})
+}
+
+// found makes a tenant with its first owner, in the caller's transaction.
+func (t *Tenancy) found(tx core.App, a access.Actor, id string, in input) (*collections.Tenant, error) {
+	owned, err := ownedBy(tx, a.ID)
+	if err != nil {
+		return nil, err
+	}
+	if owned >= t.cfg.MaxTenants {
+		return nil, access.Conflict("tenant_limit", fmt.Sprintf("You own %d organisations, which is as many as one person may. Delete one first, or ask us.", owned))
+	}
+	slug := ""
+	if in.Slug == nil {
+		slug, err = freeSlug(tx, *in.Name)
+	} else {
+		slug, err = *in.Slug, refuseTaken(tx, *in.Slug, "")
+	}
+	if err != nil {
+		return nil, err
+	}
+	row, err := collections.NewTenant(tx)
+	if err != nil {
+		return nil, err
+	}
+	row.Id = id
+	row.SetName(*in.Name)
+	row.SetSlug(slug)
+	row.SetStatus(StatusActive)
+	row.SetRev(1)
+	if err := permit.Save(tx, row); err != nil {
+		return nil, fmt.Errorf("make tenant %s: %w", slug, err)
+	}
+	if err := bindOwner(tx, id, a.ID); err != nil {
+		return nil, err
+	}
+	return row, t.announce(tx, a, row, "tenant.create", "tenant.created", map[string]any{"name": row.Name(), "slug": slug})
+}
+
+func ownedBy(tx core.App, user string) (int64, error) {
+	var n int64
+	err := tx.ConcurrentDB().NewQuery(`SELECT COUNT(DISTINCT [[t.id]]) FROM {{tenant_members}} [[m]]
+		JOIN {{tenants}} [[t]] ON [[t.id]] = [[m.tenant]] AND [[t.status]] != {:deleted}
+		JOIN {{role_bindings}} [[b]] ON [[b.member]] = [[m.id]] AND [[b.server]] = ''
+		JOIN {{roles}} [[r]] ON [[r.id]] = [[b.role]] AND [[r.key]] = {:owner} AND [[r.tenant]] = ''
+		WHERE [[m.user]] = {:user}`).Bind(dbx.Params{"user": user, "owner": RoleOwner, "deleted": StatusDeleted}).Row(&n)
+	if err != nil {
+		return 0, fmt.Errorf("count the tenants of %s: %w", user, err)
+	}
+	return n, nil
+}
+
+func bindOwner(tx core.App, tenant, user string) error {
+	role, err := collections.One[collections.Role](tx, collections.Roles, dbx.HashExp{"tenant": "", "key": RoleOwner})
+	if err != nil {
+		return fmt.Errorf("find the role of owners: %w", err)
+	}
+	member, err := collections.NewTenantMember(tx)
+	if err != nil {
+		return err
+	}
+	member.SetTenant(tenant)
+	member.SetUser(user)
+	member.SetJoinedAt(time.Now())
+	member.SetRev(1)
+	if err := permit.Save(tx, member); err != nil {
+		return fmt.Errorf("make %s a member of tenant %s: %w", user, tenant, err)
+	}
+	binding, err := collections.NewRoleBinding(tx)
+	if err != nil {
+		return err
+	}
+	binding.SetTenant(tenant)
+	binding.SetMember(member.Id)
+	binding.SetRole(role.Id)
+	if err := permit.Save(tx, binding); err != nil {
+		return fmt.Errorf("make %s the owner of tenant %s: %w", user, tenant, err)
+	}
+	return nil
+}
+
+func (t *Tenancy) update(e *core.RequestEvent) error {
+	a, err := access.From(e)
+	if err != nil {
+		return err
+	}
+	row, err := t.Find(e.App, a, e.Request.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	var in input
+	if err := access.Bind(e, &in); err != nil {
+		return err
+	}
+	if err := in.check(); err != nil {
+		return err
+	}
+	body, err := access.Body(e)
+	if err != nil {
+		return err
+	}
+	locks := []collections.Lock{slugLock, Lock(row.Id), audit.Lock(row.Id)}
+	return t.cfg.Idempotency.Idempotent(e, a, row.Id, body, locks, func(tx core.App) (int, any, error) {
+		if err := t.Can(tx, a, "tenant.update", Resource{Tenant: row.Id}); err != nil {
+			return 0, nil, err
+		}
+		now, err := collections.FindTenant(tx, row.Id)
+		if err != nil {
+			return 0, nil, fmt.Errorf("read tenant %s: %w", row.Id, err)
+		}
+		if err := t.rename(tx, a, now, in); err != nil {
+			return 0, nil, err
+		}
+		v, err := t.viewFor(tx, a, now)
+		return http.StatusOK, v, err
+	})
+}
+
+func (t *Tenancy) rename(tx core.App, a access.Actor, row *collections.Tenant, in input) error {
+	changed := map[string]any{}
+	if in.Name != nil && *in.Name != row.Name() {
+		changed["name"] = map[string]string{"from": row.Name(), "to": *in.Name}
+		row.SetName(*in.Name)
+	}
+	if in.Slug != nil && *in.Slug != row.Slug() {
+		if err := refuseTaken(tx, *in.Slug, row.Id); err != nil {
+			return err
+		}
+		changed["slug"] = map[string]string{"from": row.Slug(), "to": *in.Slug}
+		row.SetSlug(*in.Slug)
+	}
+	if len(changed) == 0 {
+		return nil
+	}
+	row.SetRev(row.Rev() + 1)
+	if err := permit.Save(tx, row); err != nil {
+		return fmt.Errorf("update tenant %s: %w", row.Id, err)
+	}
+	return t.announce(tx, a, row, "tenant.update", "tenant.updated", changed)
+}
+
+func refuseTaken(tx core.App, slug, except string) error {
+	taken, err := slugTaken(tx, slug, except)
+	if err != nil || !taken {
+		return err
+	}
+	e := access.Conflict("slug_taken", "This short name is taken. Please choose another.")
+	e.Data = map[string]access.FieldError{"slug": {Code: "taken", Message: "This one is taken. Please choose another."}}
+	return e
+}
+
+// announce writes the audit row and the event of a change to a tenant and tells its browsers.
+func (t *Tenancy) announce(tx core.App, a access.Actor, row *collections.Tenant, action, kind string, details map[string]any) error {
+	if err := t.cfg.Auditor.Write(tx, a.Audit(), audit.Entry{Tenant: row.Id, Action: action, ResourceType: collections.Tenants, Resource: row.Id, Metadata: details}); err != nil {
+		return fmt.Errorf("audit %s of %s: %w", action, row.Id, err)
+	}
+	err := t.cfg.Events.Emit(tx, events.Event{
+		Kind: kind, Tenant: row.Id, SubjectType: collections.Tenants, Subject: row.Id,
+		Actor: a.ID, ActorType: a.Type, ActorName: a.Name, Public: true, Payload: details,
+	})
+	if err != nil {
+		return fmt.Errorf("keep the event %s of %s: %w", kind, row.Id, err)
+	}
+	t.cfg.Events.Broadcast(tx, row.Id, events.Message{Type: "tenant", ID: row.Id, Rev: row.Rev(), Data: facts(row)})
+	return nil
+}

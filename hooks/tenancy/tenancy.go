@@ -1,0 +1,135 @@
+// Package tenancy knows who belongs to which organisation (tenant) and may do what in it.
+//
+// It owns tenants, tenant_members, roles, permissions, role_permissions, role_bindings and invites.
+// It refuses to know what a server or a job is beyond its id and its tenant: a room asks Can before
+// it acts, and filters its rows by tenant itself.
+//
+// Its one invariant: whatever is not the actor's answers as if it did not exist (404), and what is
+// his but not allowed to him says so (403); both are decided by Can and nowhere else.
+package tenancy
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/hooks/access"
+	"github.com/mambahost/mamba/hooks/audit"
+	"github.com/mambahost/mamba/hooks/events"
+)
+
+var permit = collections.PermitFor("tenancy")
+
+// Stored states of a tenant.
+const (
+	StatusActive    = "ACTIVE"    // works
+	StatusSuspended = "SUSPENDED" // may look, may not change
+	StatusDeleting  = "DELETING"  // is being taken apart; may look, may not change
+	StatusDeleted   = "DELETED"   // is not there for anybody
+)
+
+// Keys of the system roles, strongest first.
+const (
+	RoleOwner   = "OWNER"
+	RoleAdmin   = "ADMIN"
+	RoleSupport = "SUPPORT"
+	RoleMember  = "MEMBER"
+)
+
+// DefaultMaxTenants is how many organisations one person may own unless configured otherwise.
+const DefaultMaxTenants = 10
+
+// DefaultQuota is what a tenant may use when neither its row nor the operator says otherwise.
+var DefaultQuota = Quota{Servers: 10, MemoryMiB: 32 << 10, CPUMillicores: 16_000, DiskMiB: 200 << 10}
+
+// Auditor writes an audit row in the caller's transaction.
+type Auditor interface {
+	Write(tx core.App, a audit.Actor, e audit.Entry) error
+}
+
+// Announcer keeps events in the caller's transaction and tells browsers after its commit.
+type Announcer interface {
+	Emit(tx core.App, e events.Event) error
+	Broadcast(tx core.App, tenant string, m events.Message)
+}
+
+// Idempotency runs a command in one transaction, once per Idempotency-Key (access.Access).
+type Idempotency interface {
+	Idempotent(e *core.RequestEvent, a access.Actor, tenant string, body []byte, locks []collections.Lock, fn func(tx core.App) (int, any, error)) error
+}
+
+// Config of New.
+type Config struct {
+	Auditor     Auditor
+	Events      Announcer
+	Idempotency Idempotency
+	// Quota of a tenant whose row says 0; a zero field means that of DefaultQuota.
+	Quota Quota
+	// MaxTenants that one person may own; 0 means DefaultMaxTenants.
+	MaxTenants int64
+}
+
+// Tenancy answers who may do what. Its methods can be called concurrently.
+type Tenancy struct{ cfg Config }
+
+// New checks the configuration. Nothing runs in the background.
+func New(c Config) (*Tenancy, error) {
+	if c.Auditor == nil || c.Events == nil || c.Idempotency == nil {
+		return nil, errors.New("tenancy: an auditor, an announcer and idempotency are needed")
+	}
+	if c.MaxTenants < 0 {
+		return nil, fmt.Errorf("tenancy: %d organisations per person make no sense", c.MaxTenants)
+	}
+	if c.MaxTenants == 0 {
+		c.MaxTenants = DefaultMaxTenants
+	}
+	c.Quota = c.Quota.or(DefaultQuota)
+	return &Tenancy{c}, nil
+}
+
+// Lock is what a transaction holds that counts or changes what a tenant has.
+func Lock(tenant string) collections.Lock { return collections.Lock("tenant:" + tenant) }
+
+// Lock is the function of that name, for rooms that hold a Tenancy behind an interface.
+func (t *Tenancy) Lock(tenant string) collections.Lock { return Lock(tenant) }
+
+func noTenant() *access.Error {
+	return access.NotFound("tenant_not_found", "There is no such organisation, or you are not a member of it.")
+}
+
+// Current returns the tenant that a request names in X-Tenant by id or slug: 400 tenant_required when
+// it names none, 404 when there is none or the actor is not a member of it. A superuser finds every
+// tenant that is not deleted.
+func (t *Tenancy) Current(app core.App, a access.Actor) (*collections.Tenant, error) {
+	if a.TenantHint == "" {
+		return nil, access.BadRequest("tenant_required", "Please say which organisation this is about, in the header X-Tenant.")
+	}
+	return t.Find(app, a, a.TenantHint)
+}
+
+// Find returns the tenant of that id or slug if the actor may know of it, else 404. When one tenant's
+// slug is another's id, the id wins.
+func (t *Tenancy) Find(app core.App, a access.Actor, ref string) (*collections.Tenant, error) {
+	if ref == "" || len(ref) > MaxSlugLength {
+		return nil, noTenant()
+	}
+	q := app.RecordQuery(collections.Tenants).
+		AndWhere(dbx.Or(dbx.HashExp{"tenants.id": ref}, dbx.HashExp{"tenants.slug": ref})).
+		AndWhere(dbx.Not(dbx.HashExp{"tenants.status": StatusDeleted})).
+		OrderBy("CASE WHEN [[tenants.id]] = {:ref} THEN 0 ELSE 1 END").
+		AndBind(dbx.Params{"ref": ref}).Limit(1)
+	if !a.Superuser {
+		q.AndWhere(dbx.NewExp("EXISTS (SELECT 1 FROM {{tenant_members}} [[m]] WHERE [[m.tenant]] = [[tenants.id]] AND [[m.user]] = {:user})", dbx.Params{"user": a.ID}))
+	}
+	found := &collections.Tenant{}
+	if err := q.One(found); errors.Is(err, sql.ErrNoRows) {
+		return nil, noTenant()
+	} else if err != nil {
+		return nil, fmt.Errorf("find tenant %s: %w", ref, err)
+	}
+	return found, nil
+}

@@ -1,0 +1,44 @@
+// Command mambahost is the panel of Mamba Host, and with serve --local-node the whole of it on one
+// machine.
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/pocketbase/pocketbase"
+
+	"github.com/mambahost/mamba/blueprints/blueprintcmd"
+	"github.com/mambahost/mamba/hooks"
+	_ "github.com/mambahost/mamba/migrations"
+	"github.com/mambahost/mamba/pb_public"
+	"github.com/mambahost/mamba/wings/cli"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	// The same binary is the node daemon of its own machine, and the game inside its demo image.
+	if filepath.Base(os.Args[0]) == "wings" {
+		os.Exit(cli.Main(os.Args[1:], version))
+	}
+	if len(os.Args) > 1 && os.Args[1] == "wings" {
+		os.Exit(cli.Main(os.Args[2:], version))
+	}
+	app := pocketbase.NewWithConfig(pocketbase.Config{HideStartBanner: true})
+	app.RootCmd.Use, app.RootCmd.Short, app.RootCmd.Version = "mambahost", "Game-server hosting from one binary", version
+	config := hooks.Flags(app.RootCmd.PersistentFlags(), version)
+	if err := app.RootCmd.ParseFlags(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+	config.Web = pb_public.Handler()
+	hooks.Register(app, config)
+	app.RootCmd.AddCommand(blueprintcmd.Command())
+	if err := app.Start(); err != nil {
+		fmt.Fprintln(os.Stderr, "mambahost:", err)
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,108 @@
+package link
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/mambahost/mamba/wings/wire"
+)
+
+var dialer = &net.Dialer{Timeout: dialTimeout}
+
+// call posts to this node's own routes on the panel. A refusal that came because the certificate
+// was renewed while the call was under way is tried once more with the new one.
+func (l *Link) call(ctx context.Context, what string, in, out any) error {
+	id := l.id.Load()
+	err := l.callAs(ctx, id, what, in, out)
+	var refused *wire.Error
+	if errors.As(err, &refused) && refused.Status == http.StatusUnauthorized && l.id.Load() != id {
+		return l.callAs(ctx, l.id.Load(), what, in, out)
+	}
+	return err
+}
+
+// callAs tries each address of the panel until one answers.
+func (l *Link) callAs(ctx context.Context, id *Identity, what string, in, out any) error {
+	path := wire.APIPrefix + "/nodes/" + id.NodeID + "/" + what
+	if what == "renew" {
+		path = wire.APIPrefix + "/renew"
+	}
+	var errs []error
+	for _, instance := range id.Instances {
+		err := post(ctx, l.client.Load(), "https://"+instance+path, in, out)
+		var refused *wire.Error
+		if err == nil || errors.As(err, &refused) {
+			return err
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// keepRenewed replaces the certificate when a third of its life is over.
+func (l *Link) keepRenewed(ctx context.Context) {
+	shake := rand.Float64()
+	for {
+		due := time.Until(renewAt(l.id.Load().pair.Leaf, shake))
+		wait(ctx, min(max(due, 0), renewCheckEvery))
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Until(renewAt(l.id.Load().pair.Leaf, shake)) > 0 {
+			continue
+		}
+		if err := l.renew(ctx); err != nil && ctx.Err() == nil {
+			l.log.Error("the certificate could not be renewed; trying again", "expires", l.id.Load().pair.Leaf.NotAfter, "error", err)
+			wait(ctx, jitter(renewCheckEvery))
+		}
+	}
+}
+
+// renew asks for a certificate over a new key with the current one. Both stay valid until the new
+// one is first used, which happens only after it is on disk: a crash in between loses nothing.
+func (l *Link) renew(ctx context.Context) error {
+	key, csr, err := newKey()
+	if err != nil {
+		return err
+	}
+	var reply wire.EnrolReply
+	if err := l.call(ctx, "renew", wire.RenewRequest{CSR: csr, NodeClock: time.Now().UTC()}, &reply); err != nil {
+		return fmt.Errorf("renew certificate: %w", err)
+	}
+	id, err := newIdentity(key, reply)
+	if err != nil {
+		return err
+	}
+	if id.NodeID != l.NodeID() {
+		return fmt.Errorf("renew certificate: the panel answered for node %s", id.NodeID)
+	}
+	if err := id.save(l.cfg.Dir); err != nil {
+		return fmt.Errorf("store node identity: %w", err)
+	}
+	l.adopt(id)
+	l.log.Info("certificate renewed", "expires", id.pair.Leaf.NotAfter)
+	return nil
+}
+
+func parseCertificates(bundle string) ([]*x509.Certificate, error) {
+	var out []*x509.Certificate
+	rest := []byte(bundle)
+	for {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return out, nil
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("decode certificate: %w", err)
+		}
+		out = append(out, c)
+	}
+}
