@@ -4,8 +4,8 @@
   var kept = null;
   try {
     kept = localStorage.getItem('mamba.theme');
-  } catch (refused) {
-    kept = null; // storage is off: follow the system
+  } catch {
+    // storage is off: follow the system
   }
   var dark = kept === 'dark' || (kept !== 'light' && matchMedia('(prefers-color-scheme: dark)').matches);
   document.documentElement.setAttribute('data-mantine-color-scheme', dark ? 'dark' : 'light');

@@ -14,6 +14,7 @@ export async function copyText(text: string): Promise<boolean> {
   field.style.opacity = '0';
   const focused = document.activeElement as HTMLElement | null;
   document.body.append(field);
+  field.focus();
   field.select();
   try {
     return document.execCommand('copy');

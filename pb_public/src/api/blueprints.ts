@@ -89,10 +89,10 @@ const kinds = new Set(['string', 'int', 'bool', 'enum', 'secret']);
 function readVariable(r: Raw): Variable {
   const rules = raw(r.rules);
   const rule = (name: string) => r[name] ?? rules[name];
-  const options = list(r.options).map((o) => ({ value: text(o.value), label: text(o.label) || text(o.value) }));
-  if (options.length === 0 && Array.isArray(r.options)) {
-    for (const o of r.options) options.push({ value: text(o), label: text(o) });
-  }
+  const options = (Array.isArray(r.options) ? r.options : []).map((o: unknown) => {
+    const value = typeof o === 'object' ? text(raw(o).value) : text(o);
+    return { value, label: text(raw(o).label) || value };
+  });
   const kind = r.secret === true ? 'secret' : text(r.type);
   return {
     key: text(r.key),

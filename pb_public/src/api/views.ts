@@ -115,8 +115,8 @@ export interface Server {
   ports: Port[] | null;
   /** null values are secrets that are set. */
   variables: Record<string, string | null> | null;
-  last_start_at: string;
-  last_exit_at: string;
+  last_start_at: string | null;
+  last_exit_at: string | null;
   last_exit_code: number | null;
   created: string;
   /** Power actions (and "delete", "update") that are possible now. */

@@ -25,10 +25,8 @@ export const MAX_ENTRIES = 5000;
 
 // Control sequences but colours (SGR, "ESC [ … m"): games move the cursor and set titles, which would
 // garble a log. OSC up to its end, CSI, and two-character escapes; then C0 controls but tab and ESC.
-// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
 const noise =
   /\u001b\][^\u0007\u001b]*(?:\u0007|\u001b\\|$)|\u001b\[(?![\d;:]*m)[0-?]*[ -/]*(?:[@-~]|$)|\u001b(?!\[)[ -/]*[0-~]?|[\u0000-\u0008\u000b-\u001a\u001c-\u001f\u007f-\u009f]|\r/g;
-// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
 const colours = /\u001b\[[\d;:]*m/g;
 
 /** The line without cursor movements, titles and other control sequences; colours stay. */

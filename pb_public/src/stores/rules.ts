@@ -3,7 +3,6 @@ import type { Variable } from '@/api/blueprints';
 import { t } from '@/texts';
 
 const MAX_VALUE = 4096;
-// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
 const control = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/;
 
 /** Says what is wrong with a variable's value, or "". Mirrors blueprints.Variable.Check. */
@@ -55,7 +54,7 @@ function matches(pattern: string, value: string): boolean {
   }
 }
 
-export const NAME_MAX = 80;
+export const NAME_MAX = 60; // hooks/servers; other names may be longer
 
 export function checkName(value: string): string {
   if (value.trim() === '') return t('rule.nameMissing');

@@ -15,8 +15,9 @@ export interface Sliders {
   disk_gib: Slider;
 }
 
-export const STEP = { memory_mib: 256, cpu_millicores: 250, disk_gib: 1 } as const;
-const FLOOR = { memory_mib: 256, cpu_millicores: 250, disk_gib: 1 } as const;
+// Games that need little are set more finely.
+const STEP = { memory_mib: 256, cpu_millicores: 250, disk_gib: 1 } as const;
+const FINE = { memory_mib: 64, cpu_millicores: 250, disk_gib: 1 } as const;
 // Where neither quota nor node says how far a slider goes.
 const CEILING = { memory_mib: 32_768, cpu_millicores: 16_000, disk_gib: 500 } as const;
 
@@ -36,8 +37,8 @@ export function sliders(game: Pick<Game, 'resources'>, free: Quota, nodes: Place
   const room = (k: 'memory_mib' | 'cpu_millicores' | 'disk_mib') =>
     nodes.length > 0 ? Math.max(...nodes.map((n) => n.free[k])) : Number.POSITIVE_INFINITY;
   const make = (k: keyof Sliders, need: { min: number; recommended: number }, limit: number): Slider => {
-    const step = STEP[k];
-    const min = Math.max(FLOOR[k], Math.ceil(need.min / step) * step);
+    const step = need.min < STEP[k] ? FINE[k] : STEP[k];
+    const min = Math.max(step, Math.ceil(need.min / step) * step);
     const max = Math.max(min, Math.floor(Math.min(limit, CEILING[k]) / step) * step);
     return { min, max, step, recommended: Math.min(max, Math.max(min, need.recommended)) };
   };

@@ -26,7 +26,6 @@ export function InstallLog({ link, kept }: { link?: ConsoleLink | null; kept: st
       ? lines.map((e) => (e.kind === 'gap' ? gapText(e) : plain(e.text))).join('\n')
       : plain(kept.replace(/\r\n?/g, '\n'));
   return (
-    // biome-ignore lint/a11y/noNoninteractiveTabindex: it scrolls, so the keyboard must reach it
     <pre
       ref={box}
       className={classes.log}

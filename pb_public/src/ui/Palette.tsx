@@ -97,11 +97,8 @@ export default function Palette({ org, tenants, onClose }: { org: string; tenant
         />
       </div>
       <div ref={listRef} className={classes.list}>
-        {/* biome-ignore lint/a11y/useFocusableInteractive: focus stays in the field; aria-activedescendant names the choice */}
         <div role="listbox" id={listId} aria-label={t('palette.results')}>
           {hits.map((hit, i) => (
-            // biome-ignore lint/a11y/useKeyWithClickEvents: the field has the keys
-            // biome-ignore lint/a11y/useFocusableInteractive: as above
             <div
               key={hit.id}
               role="option"

@@ -190,7 +190,10 @@ class View {
   }
 
   find(query: string, back: boolean): void {
-    if (query === '') return this.search.clearDecorations();
+    if (query === '') {
+      this.search.clearDecorations();
+      return;
+    }
     const options = { decorations: matchColours, incremental: false };
     if (back) this.search.findPrevious(query, options);
     else this.search.findNext(query, options);
@@ -242,7 +245,6 @@ export default function Terminal(props: Props) {
     // biome-ignore lint/a11y/useSemanticElements: a fieldset is for fields
     <div
       className={classes.frame}
-      // biome-ignore lint/a11y/noNoninteractiveTabindex: it scrolls, so the keyboard must reach it
       tabIndex={0}
       role="group"
       aria-label={t('console.region')}

@@ -47,7 +47,7 @@ export function span(at: string, now = Date.now()): string {
   if (seconds >= 86_400) return t('unit.day', { n: Math.floor(seconds / 86_400) });
   if (seconds >= 3600) return t('unit.hour', { n: Math.floor(seconds / 3600) });
   if (seconds >= 60) return t('unit.minute', { n: Math.floor(seconds / 60) });
-  return t('unit.second', { n: seconds });
+  return t('unit.moment');
 }
 
 /** The exact time, for hovering. */

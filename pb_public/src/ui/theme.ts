@@ -1,5 +1,11 @@
 // Mantine's theme: the accent, the slate, the fonts. Contrast figures are WCAG 2 ratios.
-import { createTheme, localStorageColorSchemeManager, type MantineColorsTuple } from '@mantine/core';
+import {
+  createTheme,
+  defaultVariantColorsResolver,
+  localStorageColorSchemeManager,
+  type MantineColorsTuple,
+  type VariantColorsResolver,
+} from '@mantine/core';
 
 // Light uses shade 8: white on it 7.2:1, it on the page 6.7:1. Dark uses shade 4: near-black on it 8.6:1.
 const mamba: MantineColorsTuple = [
@@ -51,11 +57,20 @@ const red: MantineColorsTuple = [
   '#7f1510',
 ];
 
+// Mantine decides the text on a filled control by the light scheme's shade alone; ours differ by scheme.
+const variantColorResolver: VariantColorsResolver = (input) => {
+  const made = defaultVariantColorsResolver(input);
+  const red = input.color === 'red';
+  if (input.variant === 'filled') return { ...made, color: red ? 'var(--mh-on-broken)' : 'var(--mh-on-accent)' };
+  if (input.variant === 'subtle' && !red && input.color !== 'gray') return { ...made, color: 'var(--mh-accent)' };
+  return made;
+};
+
 export const theme = createTheme({
+  variantColorResolver,
   primaryColor: 'mamba',
   colors: { mamba, gray, dark, red },
   primaryShade: { light: 8, dark: 4 },
-  autoContrast: true,
   black: '#13191e',
   fontFamily: "'Inter Variable', system-ui, -apple-system, 'Segoe UI', sans-serif",
   fontFamilyMonospace: "'JetBrains Mono Variable', ui-monospace, 'Cascadia Mono', Menlo, monospace",

@@ -58,6 +58,7 @@ export function NodeChoice({
 
 function reason(node: PlacementNode): string {
   if (typeof node.reason === 'string' && node.reason) return node.reason;
-  if (typeof node.reason === 'object' && node.reason?.message) return node.reason.message;
+  if (typeof node.reason === 'object' && node.reason?.message)
+    return node.reason.message.replace(/^./, (c) => c.toUpperCase());
   return t('create.nodeAutoNone');
 }

@@ -17,14 +17,13 @@ function ActivityPage() {
   const [pages, setPages] = useState(1);
   return (
     <Card title={t('activity.title')}>
-      {Array.from({ length: pages }, (_, i) => (
-        // biome-ignore lint/suspicious/noArrayIndexKey: the page number is what it is
+      {Array.from({ length: pages }, (_, i) => i + 1).map((page) => (
         <ActivityPart
-          key={i}
+          key={page}
           org={org}
           id={id}
-          page={i + 1}
-          onMore={i + 1 === pages ? () => setPages(pages + 1) : undefined}
+          page={page}
+          onMore={page === pages ? () => setPages(pages + 1) : undefined}
         />
       ))}
     </Card>

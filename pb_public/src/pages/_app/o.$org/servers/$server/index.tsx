@@ -66,10 +66,11 @@ function Trouble({ server, org }: { server: ServerDetail; org: string }) {
 
 function Facts({ server }: { server: ServerDetail }) {
   const { node, blueprint, limits } = server;
-  const exit = server.last_exit_at
+  const exitAt = server.last_exit_at ?? '';
+  const exit = exitAt
     ? server.last_exit_code === null
-      ? ago(server.last_exit_at)
-      : t('server.exitCode', { ago: ago(server.last_exit_at), code: server.last_exit_code })
+      ? ago(exitAt)
+      : t('server.exitCode', { ago: ago(exitAt), code: server.last_exit_code })
     : '';
   const facts: [string, React.ReactNode][] = [
     [t('server.address'), server.address ? <CopyAddress key="a" address={server.address} /> : t('servers.noAddress')],
@@ -96,7 +97,7 @@ function Facts({ server }: { server: ServerDetail }) {
       ? ([
           [
             t('server.lastExit'),
-            <span key="e" title={exact(server.last_exit_at)}>
+            <span key="e" title={exact(exitAt)}>
               {exit}
             </span>,
           ],
