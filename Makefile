@@ -28,8 +28,8 @@ web: ## build the customer's web app into pb_public/dist
 	@deploy/dev/web.sh
 
 go: ## build the two binaries, with whatever web app is in pb_public/dist
-	go build -trimpath -ldflags "$(LDFLAGS)" -o bin/mambahost .
-	go build -trimpath -ldflags "$(LDFLAGS)" -o bin/wings ./wings
+	go build -ldflags "$(LDFLAGS)" -o bin/mambahost .
+	go build -ldflags "$(LDFLAGS)" -o bin/wings ./wings
 
 fuzz: ## every fuzz target for FUZZTIME (default 30s) each
 	@deploy/dev/fuzz.sh

@@ -12,7 +12,7 @@ import (
 	"github.com/mambahost/mamba/blueprints/blueprintcmd"
 	"github.com/mambahost/mamba/hooks"
 	_ "github.com/mambahost/mamba/migrations"
-	"github.com/mambahost/mamba/pb_public"
+	pbpublic "github.com/mambahost/mamba/pb_public"
 	"github.com/mambahost/mamba/wings/cli"
 )
 
@@ -34,7 +34,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
-	config.Web = pb_public.Handler()
+	config.Web = pbpublic.Serve()
 	hooks.Register(app, config)
 	app.RootCmd.AddCommand(blueprintcmd.Command())
 	if err := app.Start(); err != nil {

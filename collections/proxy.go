@@ -1,6 +1,8 @@
 package collections
 
 import (
+	"strings"
+
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 )
@@ -47,7 +49,7 @@ func One[T any, P proxy[T]](app core.App, collection string, where ...dbx.Expres
 	return p, nil
 }
 
-// Every returns the rows of a collection that match, in the given order ("created DESC"), at most
+// Every returns the rows of a collection that match, in the given order ("status, created DESC"), at most
 // limit (0: all of them).
 func Every[T any, P proxy[T]](app core.App, collection, order string, limit int64, where ...dbx.Expression) ([]P, error) {
 	q := app.RecordQuery(collection)
@@ -55,7 +57,9 @@ func Every[T any, P proxy[T]](app core.App, collection, order string, limit int6
 		q.AndWhere(w)
 	}
 	if order != "" {
-		q.OrderBy(order)
+		for _, column := range strings.Split(order, ",") {
+			q.AndOrderBy(strings.TrimSpace(column))
+		}
 	}
 	if limit > 0 {
 		q.Limit(limit)

@@ -9,16 +9,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/tools/router"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"strconv"
-	"strings"
+	"sync"
 	"time"
 
 	"github.com/pocketbase/pocketbase/core"
@@ -33,6 +31,7 @@ import (
 	"github.com/mambahost/mamba/hooks/fleet"
 	"github.com/mambahost/mamba/hooks/incidents"
 	"github.com/mambahost/mamba/hooks/jobs"
+	"github.com/mambahost/mamba/hooks/ops"
 	"github.com/mambahost/mamba/hooks/secrets"
 	"github.com/mambahost/mamba/hooks/servers"
 	"github.com/mambahost/mamba/hooks/tenancy"
@@ -83,12 +82,14 @@ type Panel struct {
 	Catalog   *catalog.Catalog
 	Fleet     *fleet.Fleet
 	Servers   *servers.Servers
+	Ops       *ops.Ops
 
 	app    core.App
 	config *Config
 	log    *slog.Logger
 	cancel context.CancelFunc // nil until Start
 	local  *fleet.Supervisor  // nil without a local node
+	work   sync.WaitGroup     // what Start left running
 }
 
 // Open makes the rooms of an app whose database is open and migrated. Nothing runs before Start.
@@ -104,22 +105,24 @@ func Open(app core.App, c *Config) (*Panel, error) {
 	if p.Tenancy, err = tenancy.New(tenancy.Config{Auditor: p.Audit, Events: p.Events, Idempotency: p.Access}); err != nil {
 		return nil, err
 	}
-	if p.Alloc, err = alloc.New(alloc.Config{Auditor: p.Audit, Log: p.log}); err != nil {
+	if p.Alloc, err = alloc.New(p.Audit); err != nil {
 		return nil, err
 	}
 	p.Catalog = catalog.New(p.log)
 	p.Fleet, err = fleet.New(app, fleet.Config{
 		Listen: c.NodeListen, PublicAddress: c.nodePublic(c.publicURL(c.HTTPAddress)), Secrets: p.Secrets, Audit: p.Audit,
-		Events: p.Events, Incidents: p.Incidents, Log: p.log, Forget: []func(core.App, string) error{p.Alloc.ReleaseByNode},
+		Events: p.Events, Incidents: p.Incidents, Log: p.log, Forget: []func(core.App, string) error{p.Alloc.ForgetNode},
 	})
 	if err != nil {
 		return nil, err
 	}
 	p.Servers = servers.New(servers.Config{
+		App:    app,
 		Access: p.Access, Tenancy: p.Tenancy, Alloc: p.Alloc, Catalog: p.Catalog, Jobs: p.Jobs, Events: p.Events, Audit: p.Audit,
 		Incidents: p.Incidents, Secrets: p.Secrets, Nodes: p.Fleet, Log: p.log,
 	})
 	p.Fleet.SetPlacements(p.Servers)
+	p.Ops = ops.New(p.Jobs, p.Incidents, p.Audit)
 	p.bindHooks()
 	p.schedule()
 	return p, nil
@@ -146,9 +149,16 @@ func (p *Panel) openKeys() error {
 	if p.Audit, err = audit.New(p.Secrets.Derive("audit"), heads, p.log); err != nil {
 		return err
 	}
-	p.Incidents = incidents.New(p.Audit, p.Events)
-	p.Jobs, err = jobs.New(p.app, jobs.Config{Died: p.jobDied, Changed: p.jobChanged, Log: p.log})
-	return err
+	p.Incidents = incidents.New(p.incidentOpened)
+	p.Jobs = jobs.New(p.app, jobs.Config{
+		Sole: true, Died: p.jobDied, DiedLocks: []collections.Lock{incidents.Lock, events.Lock}, Changed: p.jobChanged, Log: p.log,
+	})
+	return nil
+}
+
+// incidentOpened tells listeners, in the transaction that opens an incident.
+func (p *Panel) incidentOpened(tx core.App, i *collections.Incident) error {
+	return p.Events.Emit(tx, events.Event{Kind: "incident.opened", Tenant: i.Tenant(), SubjectType: collections.Incidents, Subject: i.Id, Payload: incidents.View(i)})
 }
 
 // jobDied opens an incident in the transaction that gives a job up.
@@ -210,7 +220,7 @@ func (p *Panel) bindRoutes(e *core.ServeEvent) {
 	access.Door(g)
 	for _, room := range []interface {
 		Routes(*router.RouterGroup[*core.RequestEvent])
-	}{p.Access, p.Tenancy, p.Catalog, p.Alloc, p.Fleet, p.Servers, p.Jobs, p.Incidents} {
+	}{p.Access, p.Tenancy, p.Catalog, p.Alloc, p.Fleet, p.Servers, p.Ops} {
 		room.Routes(g)
 	}
 	e.Router.GET("/{path...}", apis.WrapStdHandler(p.config.Web))
@@ -231,7 +241,10 @@ func (p *Panel) Start(ctx context.Context) error {
 		return err
 	}
 	p.Jobs.Start(ctx)
-	return p.startLocal(ctx)
+	if err := p.startLocal(ctx); err != nil {
+		return err
+	}
+	return p.startDemo(ctx)
 }
 
 // applySettings writes what the command line says into PocketBase's settings, where mails and links
@@ -265,11 +278,12 @@ func (p *Panel) Stop() {
 	if p.cancel == nil {
 		return
 	}
+	p.cancel()
 	if p.local != nil {
 		p.local.Stop()
 	}
+	p.work.Wait()
 	p.Jobs.Stop()
 	p.Fleet.Stop()
 	p.Events.Stop()
-	p.cancel()
 }

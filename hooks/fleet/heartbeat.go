@@ -99,7 +99,7 @@ func (f *Fleet) heartbeat(node string, h wire.Heartbeat, now time.Time) (wire.He
 
 func (f *Fleet) reportSkew(n *collections.Node, skew time.Duration) error {
 	fingerprint := "node.clock:" + n.Id
-	return collections.Tx(f.app, []collections.Lock{nodeLock(n.Id)}, func(tx core.App) error {
+	return collections.Tx(f.app, []collections.Lock{events.Lock, nodeLock(n.Id)}, func(tx core.App) error {
 		if skew.Abs() <= maxSkew {
 			return f.cfg.Incidents.Resolve(tx, fingerprint, "The node's clock is right again.")
 		}
@@ -140,7 +140,7 @@ func (f *Fleet) sweep(now time.Time) error {
 // and the servers' phases in the same transaction. It asks the row again: a heartbeat may have come
 // in between.
 func (f *Fleet) setAlive(node string, alive bool, now time.Time) error {
-	locks := []collections.Lock{audit.Lock(""), nodeLock(node)}
+	locks := []collections.Lock{audit.Lock(""), events.Lock, nodeLock(node)}
 	err := collections.Tx(f.app, locks, func(tx core.App) error {
 		n, err := collections.FindNode(tx, node)
 		if err != nil {
@@ -170,20 +170,16 @@ func (f *Fleet) setAlive(node string, alive bool, now time.Time) error {
 }
 
 func (f *Fleet) announceAlive(tx core.App, n *collections.Node, alive bool) error {
-	kind, fingerprint := "node.online", "node.offline:"+n.Id
+	kind := "node.online"
 	var err error
 	switch {
 	case alive:
-		err = f.cfg.Incidents.Resolve(tx, fingerprint, "The node reports again.")
+		err = f.cfg.Incidents.Resolve(tx, "node.offline:"+n.Id, "The node reports again.")
 	case n.Mode() == statusMaintenance:
 		kind = "node.offline" // expected: somebody works on it
 	default:
 		kind = "node.offline"
-		err = f.cfg.Incidents.Open(tx, incidents.Incident{
-			Kind: kind, Fingerprint: fingerprint, Severity: "critical", Node: n.Id,
-			Title:  "Node " + n.Name() + " is silent",
-			Detail: fmt.Sprintf("Its last sign of life was at %s UTC. Its game servers go on running as long as the machine does; they cannot be managed until it is back.", n.LastHeartbeat().UTC().Format("2006-01-02 15:04:05")),
-		})
+		err = f.openSilence(tx, n)
 	}
 	if err != nil {
 		return err
@@ -194,5 +190,13 @@ func (f *Fleet) announceAlive(tx core.App, n *collections.Node, alive bool) erro
 	return f.cfg.Events.Emit(tx, events.Event{
 		Kind: kind, SubjectType: collections.Nodes, Subject: n.Id, ActorType: "system",
 		Payload: map[string]any{"name": n.Name()},
+	})
+}
+
+func (f *Fleet) openSilence(tx core.App, n *collections.Node) error {
+	return f.cfg.Incidents.Open(tx, incidents.Incident{
+		Kind: "node.offline", Fingerprint: "node.offline:" + n.Id, Severity: "critical", Node: n.Id,
+		Title:  "Node " + n.Name() + " is silent",
+		Detail: fmt.Sprintf("Its last sign of life was at %s UTC. Its game servers go on running as long as the machine does; they cannot be managed until it is back.", n.LastHeartbeat().UTC().Format("2006-01-02 15:04:05")),
 	})
 }

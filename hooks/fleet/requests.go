@@ -169,7 +169,9 @@ func (c *releasingConn) Close() error {
 // BulkTransport sends requests to the node's handler over connections of their own, so that large
 // bodies never delay control requests. Bodies stream; closing an answer's body early ends the
 // node's handler. Requests beyond the bound wait for a slot within their context.
-func (f *Fleet) BulkTransport(node string) http.RoundTripper { return &bulkTransport{fleet: f, node: node} }
+func (f *Fleet) BulkTransport(node string) http.RoundTripper {
+	return &bulkTransport{fleet: f, node: node}
+}
 
 type bulkTransport struct {
 	fleet *Fleet

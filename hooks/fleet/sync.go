@@ -13,6 +13,7 @@ import (
 
 	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/hooks/audit"
+	"github.com/mambahost/mamba/hooks/events"
 	"github.com/mambahost/mamba/wings/wire"
 )
 
@@ -78,9 +79,9 @@ func (f *Fleet) observe(node string, o wire.Observed) error {
 }
 
 // locks are what a transaction needs that takes reports of servers: node:<id>, server:<id> of each,
-// and the audit locks of their tenants.
+// the audit locks of their tenants, and the one of events.
 func (f *Fleet) locks(node string, servers ...string) ([]collections.Lock, error) {
-	locks := []collections.Lock{nodeLock(node)}
+	locks := []collections.Lock{events.Lock, nodeLock(node)}
 	var ids []any
 	for _, id := range servers {
 		if wire.ValidID(id) {

@@ -188,21 +188,21 @@ const maxPerPage = 200
 // List returns a page (from 1) of incidents, the last seen first, and how many there are.
 func (b *Book) List(app core.App, f Filter, page, perPage int) ([]*collections.Incident, int, error) {
 	page, perPage = max(page, 1), min(max(perPage, 1), maxPerPage)
-	where := dbx.HashExp{}
+	var where []dbx.Expression
 	for column, v := range map[string]string{"status": f.Status, "tenant": f.Tenant, "node": f.Node, "server": f.Server} {
 		if v != "" {
-			where[column] = v
+			where = append(where, dbx.HashExp{column: v})
 		}
 	}
 	q := app.RecordQuery(collections.Incidents).OrderBy("last_at DESC", "id").Limit(int64(perPage)).Offset(int64((page - 1) * perPage))
-	if len(where) > 0 {
-		q.AndWhere(where)
+	for _, w := range where {
+		q.AndWhere(w)
 	}
 	var rows []*collections.Incident
 	if err := q.All(&rows); err != nil {
 		return nil, 0, fmt.Errorf("list incidents: %w", err)
 	}
-	total, err := app.CountRecords(collections.Incidents, where)
+	total, err := app.CountRecords(collections.Incidents, where...)
 	if err != nil {
 		return nil, 0, fmt.Errorf("count incidents: %w", err)
 	}

@@ -1,13 +1,15 @@
 package servers
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/blueprints"
@@ -93,9 +95,9 @@ func (s *Servers) Create(tx core.App, a access.Actor, tenant string, in CreateIn
 	if err != nil {
 		return Outcome{}, err
 	}
-	held, why, err := s.Alloc.Reserve(tx, s.need(row, game.Blueprint, in.Node, in.Location))
+	held, _, err := s.Alloc.Reserve(tx, need(row, game.Blueprint, in.Node, in.Location))
 	if err != nil {
-		return Outcome{}, noRoom(err, why)
+		return Outcome{}, err
 	}
 	row.SetNode(held.Node())
 	if err := s.compiles(tx, row, held); err != nil {
@@ -182,9 +184,9 @@ func quota(servers int64, to, from Limits) tenancy.Quota {
 	}
 }
 
-func (s *Servers) need(row *collections.Server, b *blueprints.Blueprint, node, location string) alloc.Need {
+func need(row *collections.Server, b *blueprints.Blueprint, node, location string) alloc.Need {
 	return alloc.Need{
-		Tenant: row.Tenant(), Server: row.Id, Node: node, Location: location, Ports: b.PortRequests(),
+		Tenant: row.Tenant(), Server: row.Id, Node: node, Location: location, Ports: portNeeds(b),
 		CPUMillicores: row.CPULimitMillicores(), MemoryMiB: row.MemLimitMB(), DiskMiB: row.DiskGB() << 10,
 	}
 }
@@ -192,8 +194,8 @@ func (s *Servers) need(row *collections.Server, b *blueprints.Blueprint, node, l
 // compiles refuses a server whose blueprint does not compile with what the customer gave; the
 // faults are mapped to the fields of the form.
 func (s *Servers) compiles(tx core.App, row *collections.Server, held *collections.Allocation) error {
-	var ports []wire.Port
-	if err := held.Ports(&ports); err != nil {
+	ports, err := portsOf(held)
+	if err != nil {
 		return err
 	}
 	row.SetGeneration(max(row.Generation(), 1))
@@ -257,11 +259,8 @@ func (s *Servers) holdPorts(tx core.App, row *collections.Server) error {
 	if err != nil {
 		return err
 	}
-	_, why, err := s.Alloc.Reserve(tx, s.need(row, b, row.Node(), ""))
-	if err != nil {
-		return noRoom(err, why)
-	}
-	return nil
+	_, _, err = s.Alloc.Reserve(tx, need(row, b, row.Node(), ""))
+	return err
 }
 
 func possible(row *collections.Server, act Action) error {
@@ -309,7 +308,7 @@ func (s *Servers) Update(tx core.App, a access.Actor, row *collections.Server, i
 	if err := s.setVariables(tx, a, row, in.Variables); err != nil {
 		return Outcome{}, err
 	}
-	return s.commit(tx, a, row, Update, Phase(row.Status()), map[string]any{"limits": limits, "variables": keys(in.Variables)})
+	return s.commit(tx, a, row, Update, Phase(row.Status()), map[string]any{"limits": limits, "variables": slices.Sorted(maps.Keys(in.Variables))})
 }
 
 // rename needs nothing of the node.
@@ -332,10 +331,7 @@ func (s *Servers) resize(tx core.App, row *collections.Server, l Limits) error {
 	if _, held, err := s.ports(tx, row.Id); err != nil || !held {
 		return err
 	}
-	if err := s.Alloc.Resize(tx, row.Id, l.CPUMillicores, l.MemoryMiB, l.DiskGiB<<10); err != nil {
-		return noRoom(err, alloc.Explanation{})
-	}
-	return nil
+	return s.Alloc.Resize(tx, row.Id, alloc.Amount{CPUMillicores: l.CPUMillicores, MemoryMiB: l.MemoryMiB, DiskMiB: l.DiskGiB << 10})
 }
 
 func (s *Servers) setVariables(tx core.App, a access.Actor, row *collections.Server, values map[string]string) error {
@@ -353,9 +349,12 @@ func (s *Servers) setVariables(tx core.App, a access.Actor, row *collections.Ser
 		}
 	}
 	row.SetEnvironment(env)
-	held, err := collections.One[collections.Allocation](tx, collections.Allocations, dbx.HashExp{"server": row.Id, "status": "ACTIVE"})
+	held, err := alloc.Of(tx, row.Id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil // no ports are held after a failed install; the reinstall compiles
+	}
 	if err != nil {
-		return nil //nolint:nilerr // no ports are held after a failed install; the reinstall compiles
+		return err
 	}
 	return s.compiles(tx, row, held)
 }
@@ -389,6 +388,9 @@ func (s *Servers) commit(tx core.App, a access.Actor, row *collections.Server, a
 	if err := s.settle(tx, row, to); err != nil {
 		return Outcome{}, err
 	}
+	if _, err := s.Jobs.SupersedeAll(tx, row.Id, "a newer command came", slices.Collect(maps.Values(kinds))...); err != nil {
+		return Outcome{}, fmt.Errorf("supersede older commands of server %s: %w", row.Id, err)
+	}
 	if err := s.witness(tx, a, row, act, metadata); err != nil {
 		return Outcome{}, err
 	}
@@ -408,7 +410,7 @@ func (s *Servers) commit(tx core.App, a access.Actor, row *collections.Server, a
 	if err != nil {
 		return Outcome{}, err
 	}
-	return Outcome{Server: view, Job: s.Jobs.View(job)}, nil
+	return Outcome{Server: view, Job: jobs.View(job)}, nil
 }
 
 // witness writes the audit row and the event of a command.
@@ -421,27 +423,4 @@ func (s *Servers) witness(tx core.App, a access.Actor, row *collections.Server, 
 		return fmt.Errorf("audit %s of server %s: %w", action, row.Id, err)
 	}
 	return s.emit(tx, row, action, events.Event{Actor: a.ID, ActorType: a.Type, ActorName: a.Name}, map[string]any{})
-}
-
-// noRoom turns what alloc refuses into what a customer reads.
-func noRoom(err error, why alloc.Explanation) error {
-	switch {
-	case errors.Is(err, alloc.ErrExhausted):
-		return access.Conflict("ports_exhausted", "Every address of that node is in use. Pick another node, or ask your host to add ports.")
-	case errors.Is(err, alloc.ErrNoFit):
-		message := "No node has room for this server right now. Make it smaller, or ask your host for more room."
-		if reasons := why.String(); reasons != "" {
-			message += " " + reasons
-		}
-		return access.Conflict("no_room", message)
-	}
-	return err
-}
-
-func keys(m map[string]string) []string {
-	out := make([]string, 0, len(m))
-	for k := range m {
-		out = append(out, k)
-	}
-	return out
 }

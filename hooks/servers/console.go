@@ -211,8 +211,8 @@ func (p *consoleProxy) command(frame []byte) bool {
 
 // witness writes the audit row and event of a command before it is sent.
 func (p *consoleProxy) witness(line string) error {
-	locks := []collections.Lock{audit.Lock(p.tenant), "events", lock(p.server)}
-	return collections.Tx(p.app, locks, func(tx core.App) error {
+	held := []collections.Lock{audit.Lock(p.tenant), events.Lock}
+	return collections.Tx(p.app, held, func(tx core.App) error {
 		row, err := p.s.find(tx, p.tenant, p.server)
 		if err != nil {
 			return err

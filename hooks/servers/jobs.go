@@ -29,7 +29,10 @@ func (s *Servers) registerJobs() {
 		if act == "create" || act == Reinstall {
 			deadline = installDeadline
 		}
-		s.Jobs.Handle(kind, jobs.Options{MaxAttempts: 8, BackoffMin: time.Second, BackoffMax: time.Minute, Timeout: pushTimeout * 2},
+		s.Jobs.Handle(kind, jobs.Options{
+			MaxAttempts: 8, BackoffMin: time.Second, BackoffMax: time.Minute, Timeout: 2 * pushTimeout,
+			UndoLocks: func(j *collections.Job) []collections.Lock { return append(locks(j.Tenant()), lock(j.Subject())) },
+		},
 			func(ctx context.Context, r *jobs.Run) error { return s.carryOut(ctx, r, deadline) }, s.undo)
 	}
 }
@@ -42,7 +45,7 @@ func (s *Servers) carryOut(ctx context.Context, r *jobs.Run, deadline time.Durat
 	if err := r.Payload(&c); err != nil {
 		return jobs.Permanent(err)
 	}
-	row, err := collections.FindServer(r.App(), c.Server)
+	row, err := collections.FindServer(s.App, c.Server)
 	if err != nil {
 		return jobs.Permanent(fmt.Errorf("server %s: %w", c.Server, err))
 	}
@@ -60,7 +63,7 @@ func (s *Servers) carryOut(ctx context.Context, r *jobs.Run, deadline time.Durat
 		return jobs.Wait(nodeOfflinePatience)
 	}
 	s.tell(r, o)
-	if online, err := s.nodeOnline(r.App(), row.Node()); err != nil {
+	if online, err := s.nodeOnline(s.App, row.Node()); err != nil {
 		return err
 	} else if online && time.Since(r.Job().Created()) > deadline {
 		return jobs.Permanent(fmt.Errorf("node has not settled after %s; it says %s", deadline, o.State))
@@ -94,7 +97,7 @@ func problemText(o *wire.Observed) string {
 // push sends the Spec and takes in the node's answer. A silent node is waited for: its return syncs
 // everything and wakes the job.
 func (s *Servers) push(ctx context.Context, r *jobs.Run, row *collections.Server) error {
-	spec, ok, err := s.spec(r.App(), row)
+	spec, ok, err := s.spec(s.App, row)
 	if err != nil {
 		return jobs.Permanent(err)
 	}
@@ -113,7 +116,7 @@ func (s *Servers) push(ctx context.Context, r *jobs.Run, row *collections.Server
 	case err != nil:
 		return fmt.Errorf("push server %s to node %s: %w", row.Id, row.Node(), err)
 	}
-	return collections.Tx(r.App(), []collections.Lock{lock(row.Id)}, func(tx core.App) error {
+	return collections.Tx(s.App, append(locks(row.Tenant()), lock(row.Id)), func(tx core.App) error {
 		return s.Observe(tx, row.Node(), o)
 	})
 }
@@ -121,7 +124,7 @@ func (s *Servers) push(ctx context.Context, r *jobs.Run, row *collections.Server
 // refusedSpec reports whether a node answered that a Spec is invalid. Any other error leaves open
 // whether the node took it.
 func refusedSpec(err error) bool {
-	var refused *fleet.NodeError
+	var refused *wire.Error
 	return errors.As(err, &refused) && refused.Status == http.StatusUnprocessableEntity
 }
 

@@ -65,8 +65,7 @@ func (s *Servers) Observe(tx core.App, node string, o wire.Observed) error {
 	if err := s.settle(tx, row, Derive(before, want(row), seen(row), online)); err != nil {
 		return err
 	}
-	s.Jobs.Wake(tx, row.Id)
-	return nil
+	return s.Jobs.Wake(tx, row.Id)
 }
 
 // placed returns the row of a server if it lives on that node; nil, and an incident, otherwise.
@@ -211,7 +210,9 @@ func (s *Servers) NodeStatus(tx core.App, node string, online bool) error {
 		if err := s.settle(tx, row, to); err != nil {
 			return err
 		}
-		s.Jobs.Wake(tx, row.Id)
+		if err := s.Jobs.Wake(tx, row.Id); err != nil {
+			return err
+		}
 	}
 	return nil
 }

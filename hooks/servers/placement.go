@@ -6,6 +6,7 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/hooks/access"
+	"github.com/mambahost/mamba/hooks/alloc"
 	"github.com/mambahost/mamba/hooks/tenancy"
 )
 
@@ -36,7 +37,10 @@ func (s *Servers) placement(e *core.RequestEvent) error {
 	if err != nil {
 		return err
 	}
-	choice, err := s.Alloc.Explain(e.App, s.needOf(tenant.Id, game.Blueprint, in))
+	choice, err := s.Alloc.Explain(e.App, alloc.Need{
+		Tenant: tenant.Id, Location: in.Location, Ports: portNeeds(game.Blueprint),
+		CPUMillicores: in.Limits.CPUMillicores, MemoryMiB: in.Limits.MemoryMiB, DiskMiB: in.Limits.DiskGiB << 10,
+	})
 	if err != nil {
 		return err
 	}

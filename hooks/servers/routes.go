@@ -13,9 +13,8 @@ import (
 
 	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/hooks/access"
-	"github.com/mambahost/mamba/hooks/alloc"
-	"github.com/mambahost/mamba/hooks/audit"
 	"github.com/mambahost/mamba/hooks/events"
+	"github.com/mambahost/mamba/hooks/jobs"
 	"github.com/mambahost/mamba/hooks/tenancy"
 )
 
@@ -182,7 +181,7 @@ func (s *Servers) get(e *core.RequestEvent) error {
 		return err
 	}
 	if len(active) > 0 {
-		v.Job = s.Jobs.View(active[0])
+		v.Job = jobs.View(active[0])
 	}
 	return e.JSON(http.StatusOK, v)
 }
@@ -266,11 +265,11 @@ func (s *Servers) command(e *core.RequestEvent, a access.Actor, tenant, server s
 			return err
 		}
 	}
-	locks := []collections.Lock{s.Tenancy.Lock(tenant), audit.Lock(tenant), alloc.Lock, "events"}
+	held := locks(tenant)
 	if server != "" {
-		locks = append(locks, lock(server))
+		held = append(held, lock(server))
 	}
-	return s.Access.Idempotent(e, a, tenant, raw, locks, func(tx core.App) (int, any, error) {
+	return s.Access.Idempotent(e, a, tenant, raw, held, func(tx core.App) (int, any, error) {
 		out, err := fn(tx)
 		return http.StatusAccepted, out, err
 	})
@@ -310,5 +309,5 @@ func (s *Servers) job(e *core.RequestEvent) error {
 	if err := s.Tenancy.Can(e.App, a, "server.read", tenancy.Resource{Tenant: tenant.Id, Server: j.Subject()}); err != nil {
 		return missing
 	}
-	return e.JSON(http.StatusOK, s.Jobs.View(j))
+	return e.JSON(http.StatusOK, jobs.View(j))
 }

@@ -11,7 +11,6 @@ package servers
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"time"
 
@@ -36,7 +35,7 @@ var permit = collections.PermitFor("servers")
 // Nodes is what this room needs of the fleet.
 type Nodes interface {
 	// Push sends a Spec and returns what the node makes of it. fleet.ErrNodeOffline when it cannot
-	// be reached now; a *fleet.NodeError when it answered and refused.
+	// be reached now; a *wire.Error when it answered and refused.
 	Push(ctx context.Context, node string, s wire.Spec) (wire.Observed, error)
 	// Console opens the console stream of a server on its node, from the line after `after`.
 	Console(ctx context.Context, node, server string, after int64) (*websocket.Conn, error)
@@ -46,6 +45,7 @@ type Nodes interface {
 
 // Config of Servers. Every field is required but Defaults.
 type Config struct {
+	App       core.App
 	Access    *access.Access
 	Tenancy   *tenancy.Tenancy
 	Alloc     *alloc.Alloc
@@ -94,6 +94,12 @@ func New(c Config) *Servers {
 
 // lock is held by every transaction that writes a server.
 func lock(server string) collections.Lock { return collections.Lock("server:" + server) }
+
+// locks are held by every transaction that changes a tenant's servers, beside the server's own: what
+// is counted, reserved, chained and numbered in it.
+func locks(tenant string) []collections.Lock {
+	return []collections.Lock{tenancy.Lock(tenant), audit.Lock(tenant), alloc.Lock, events.Lock, incidents.Lock}
+}
 
 // find returns a server of a tenant that is not deleted; another tenant's is not found.
 func (s *Servers) find(app core.App, tenant, id string) (*collections.Server, error) {

@@ -1,14 +1,18 @@
 package servers
 
 import (
+	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 
-	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/blueprints"
 	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/hooks/alloc"
 	"github.com/mambahost/mamba/hooks/secrets"
 	"github.com/mambahost/mamba/wings/wire"
 )
@@ -113,15 +117,46 @@ func (s *Servers) input(app core.App, row *collections.Server, ports []wire.Port
 }
 
 // ports returns what is reserved for a server; ok is false when nothing is.
-func (s *Servers) ports(app core.App, server string) ([]wire.Port, bool, error) {
-	rows, err := collections.Every[collections.Allocation](app, collections.Allocations, "", 1,
-		dbx.HashExp{"server": server, "status": "ACTIVE"})
-	if err != nil || len(rows) == 0 {
+func (s *Servers) ports(app core.App, server string) (ports []wire.Port, ok bool, err error) {
+	held, err := alloc.Of(app, server)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, false, nil
+	}
+	if err != nil {
 		return nil, false, err
 	}
-	var ports []wire.Port
-	if err := rows[0].Ports(&ports); err != nil {
-		return nil, false, fmt.Errorf("ports of server %s: %w", server, err)
+	ports, err = portsOf(held)
+	return ports, err == nil, err
+}
+
+// ordinal separates the name of a blueprint's port from the place of one number in a row of several:
+// alloc knows each number by a name of its own.
+const ordinal = "#"
+
+// portNeeds is what a blueprint asks for, as alloc takes it.
+func portNeeds(b *blueprints.Blueprint) []alloc.PortNeed {
+	var needs []alloc.PortNeed
+	for _, r := range b.PortRequests() {
+		protocol := r.Protocols[0]
+		if len(r.Protocols) > 1 {
+			protocol = alloc.Both
+		}
+		needs = append(needs, alloc.PortNeed{Name: r.Name, Protocol: protocol, Prefer: r.HostHint, OffsetOf: r.OffsetFrom, Offset: r.Offset})
+		for i := 1; i < r.Count; i++ {
+			needs = append(needs, alloc.PortNeed{Name: r.Name + ordinal + strconv.Itoa(i), Protocol: protocol, OffsetOf: r.Name, Offset: i})
+		}
 	}
-	return ports, true, nil
+	return needs
+}
+
+// portsOf is what an allocation holds, under the blueprint's names.
+func portsOf(held *collections.Allocation) ([]wire.Port, error) {
+	ports := []wire.Port{}
+	if err := held.Ports(&ports); err != nil {
+		return nil, fmt.Errorf("ports of server %s: %w", held.Server(), err)
+	}
+	for i := range ports {
+		ports[i].Name, _, _ = strings.Cut(ports[i].Name, ordinal)
+	}
+	return ports, nil
 }

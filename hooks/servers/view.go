@@ -1,7 +1,6 @@
 package servers
 
 import (
-	"fmt"
 	"net"
 	"strconv"
 	"time"
@@ -161,8 +160,9 @@ func (s *Servers) build(app core.App, row *collections.Server, a surroundings) (
 		return v, err
 	}
 	if held := a.allocations[row.Id]; held != nil {
-		if err := held.Ports(&v.Ports); err != nil {
-			return v, fmt.Errorf("ports of server %s: %w", row.Id, err)
+		var err error
+		if v.Ports, err = portsOf(held); err != nil {
+			return v, err
 		}
 		if len(v.Ports) > 0 {
 			v.Address = net.JoinHostPort(v.Ports[0].HostIP, strconv.Itoa(v.Ports[0].HostPort))

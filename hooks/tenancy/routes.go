@@ -3,7 +3,6 @@ package tenancy
 import (
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
@@ -117,8 +116,10 @@ func (t *Tenancy) current(e *core.RequestEvent) error {
 		return err
 	}
 	answer := map[string]any{
-		"tenant": v, "role": s.role, "role_name": s.roleName, "permissions": s.permissions(), "servers": s.servers(),
-		"quota": nil, "used": nil,
+		"tenant": v, "role": s.role, "role_name": s.roleName, "permissions": s.permissions(), "servers": nil, "quota": nil, "used": nil,
+	}
+	if visible := s.servers(); visible != nil { // encoding/json/v2 would write a nil list as []
+		answer["servers"] = visible
 	}
 	if s.isWide {
 		used, err := t.Used(e.App, row.Id)
@@ -204,7 +205,7 @@ func (t *Tenancy) create(e *core.RequestEvent) error {
 		return err
 	}
 	id := core.GenerateDefaultRandomId()
-	locks := []collections.Lock{collections.Lock("user:" + a.ID), slugLock, Lock(id), audit.Lock(id)}
+	locks := []collections.Lock{collections.Lock("user:" + a.ID), slugLock, Lock(id), audit.Lock(id), events.Lock}
 	return t.cfg.Idempotency.Idempotent(e, a, "", body, locks, func(tx core.App) (int, any, error) {
 		row, err := t.found(tx, a, id, in)
 		if err != nil {
@@ -245,7 +246,7 @@ func (t *Tenancy) found(tx core.App, a access.Actor, id string, in input) (*coll
 	if err := permit.Save(tx, row); err != nil {
 		return nil, fmt.Errorf("make tenant %s: %w", slug, err)
 	}
-	if err := bindOwner(tx, id, a.ID); err != nil {
+	if err := bind(tx, id, a.ID, "", RoleOwner); err != nil {
 		return nil, err
 	}
 	return row, t.announce(tx, a, row, "tenant.create", "tenant.created", map[string]any{"name": row.Name(), "slug": slug})
@@ -262,35 +263,6 @@ func ownedBy(tx core.App, user string) (int64, error) {
 		return 0, fmt.Errorf("count the tenants of %s: %w", user, err)
 	}
 	return n, nil
-}
-
-func bindOwner(tx core.App, tenant, user string) error {
-	role, err := collections.One[collections.Role](tx, collections.Roles, dbx.HashExp{"tenant": "", "key": RoleOwner})
-	if err != nil {
-		return fmt.Errorf("find the role of owners: %w", err)
-	}
-	member, err := collections.NewTenantMember(tx)
-	if err != nil {
-		return err
-	}
-	member.SetTenant(tenant)
-	member.SetUser(user)
-	member.SetJoinedAt(time.Now())
-	member.SetRev(1)
-	if err := permit.Save(tx, member); err != nil {
-		return fmt.Errorf("make %s a member of tenant %s: %w", user, tenant, err)
-	}
-	binding, err := collections.NewRoleBinding(tx)
-	if err != nil {
-		return err
-	}
-	binding.SetTenant(tenant)
-	binding.SetMember(member.Id)
-	binding.SetRole(role.Id)
-	if err := permit.Save(tx, binding); err != nil {
-		return fmt.Errorf("make %s the owner of tenant %s: %w", user, tenant, err)
-	}
-	return nil
 }
 
 func (t *Tenancy) update(e *core.RequestEvent) error {
@@ -313,7 +285,7 @@ func (t *Tenancy) update(e *core.RequestEvent) error {
 	if err != nil {
 		return err
 	}
-	locks := []collections.Lock{slugLock, Lock(row.Id), audit.Lock(row.Id)}
+	locks := []collections.Lock{slugLock, Lock(row.Id), audit.Lock(row.Id), events.Lock}
 	return t.cfg.Idempotency.Idempotent(e, a, row.Id, body, locks, func(tx core.App) (int, any, error) {
 		if err := t.Can(tx, a, "tenant.update", Resource{Tenant: row.Id}); err != nil {
 			return 0, nil, err

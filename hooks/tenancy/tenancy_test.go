@@ -25,8 +25,11 @@ import (
 
 var permit = collections.PermitFor("tenancy")
 
-// ledger keeps what was committed: audit rows, events and realtime messages.
+// ledger is the real audit log and outbox, and keeps what was committed through them in words.
 type ledger struct {
+	chain  *audit.Log
+	outbox *events.Outbox
+
 	mu    sync.Mutex
 	lines []string // guarded by mu
 }
@@ -48,16 +51,23 @@ func (l *ledger) take() string {
 }
 
 func (l *ledger) Write(tx core.App, a audit.Actor, e audit.Entry) error {
+	if err := l.chain.Write(tx, a, e); err != nil {
+		return err
+	}
 	l.add(tx, fmt.Sprintf("audit %s %s %s tenant=%s %v", a.Type, a.ID, e.Action, e.Tenant, e.Metadata))
 	return nil
 }
 
 func (l *ledger) Emit(tx core.App, e events.Event) error {
+	if err := l.outbox.Emit(tx, e); err != nil {
+		return err
+	}
 	l.add(tx, fmt.Sprintf("event %s tenant=%s subject=%s public=%t", e.Kind, e.Tenant, e.Subject, e.Public))
 	return nil
 }
 
 func (l *ledger) Broadcast(tx core.App, tenant string, m events.Message) {
+	l.outbox.Broadcast(tx, tenant, m)
 	raw, err := json.Marshal(m.Data)
 	if err != nil {
 		raw = []byte(err.Error())
@@ -80,7 +90,10 @@ func newWorld(t testing.TB, c tenancy.Config) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(app.Cleanup)
-	w := &world{TestApp: app, ledger: &ledger{}}
+	w := &world{TestApp: app, ledger: &ledger{outbox: events.New(app, nil)}}
+	if w.ledger.chain, err = audit.New(bytes.Repeat([]byte{9}, 32), nil, nil); err != nil {
+		t.Fatal(err)
+	}
 	door, err := access.New(access.Config{IntentKey: bytes.Repeat([]byte{7}, 32), Auditor: w.ledger})
 	if err != nil {
 		t.Fatal(err)

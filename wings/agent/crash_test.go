@@ -180,13 +180,40 @@ func TestAnExitRightBeforeTheEngineGoesAwayIsForgiven(t *testing.T) {
 		r.untilState(spec.ServerID, time.Minute, wire.StateRunning)
 		r.process(spec.ServerID).Exit(143) // a dockerd that is being stopped: SIGTERM first
 		r.untilState(spec.ServerID, time.Minute, wire.StateFailed)
+		pass(10 * time.Second) // the others take their time to end
 		r.m.SetAway(true)
-		r.agent.all()[0].wake()
-		pass(10 * time.Second)
+		pass(time.Second)
 		r.m.SetAway(false)
 		o := r.untilState(spec.ServerID, 2*time.Minute, wire.StateRunning)
 		if o.CrashCount != 0 || r.starts(spec.ServerID) != 2 {
 			t.Errorf("observed %+v after %d starts, want no crash and 2", o, r.starts(spec.ServerID))
+		}
+	})
+}
+
+func TestAPoliteExitWhileTheMachineShutsDownIsNotTheEndOfIt(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		spec := running(1)
+		r.apply(spec)
+		r.untilState(spec.ServerID, time.Minute, wire.StateRunning)
+		r.process(spec.ServerID).Exit(0) // the engine stops its games, wings still looks
+		r.untilState(spec.ServerID, time.Minute, wire.StateStopped)
+		r.kill()
+		r.m.RestartEngine(false)
+		pass(time.Minute)
+		r.start()
+		o := r.untilState(spec.ServerID, time.Minute, wire.StateRunning)
+		if o.CrashCount != 0 || r.starts(spec.ServerID) != 2 {
+			t.Errorf("observed %+v after %d starts", o, r.starts(spec.ServerID))
+		}
+		r.process(spec.ServerID).Exit(0) // and this time a player typed it
+		r.untilState(spec.ServerID, time.Minute, wire.StateStopped)
+		pass(time.Minute)
+		r.kill()
+		r.start()
+		pass(time.Minute)
+		if o := r.get(spec.ServerID); o.State != wire.StateStopped || r.starts(spec.ServerID) != 2 {
+			t.Errorf("a game that was stopped from inside is %s after %d starts", o.State, r.starts(spec.ServerID))
 		}
 	})
 }

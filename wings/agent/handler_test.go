@@ -2,8 +2,10 @@ package agent
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -252,6 +254,34 @@ func TestAReadinessPortDecides(t *testing.T) {
 	}
 	srv.Start()
 	r.untilState(spec.ServerID, 10*time.Second, wire.StateRunning)
+}
+
+func TestAConnectionThatIsClosedAtOnceIsTheEnginesProxyOnly(t *testing.T) {
+	t.Parallel()
+	cases := []struct {
+		name  string
+		serve func(c net.Conn)
+		want  bool
+	}{
+		{"closed at once: a proxy without a game", func(c net.Conn) { _ = c.Close() }, false},
+		{"kept open in silence: a game that waits", func(net.Conn) {}, true},
+		{"a greeting: a game that talks", func(c net.Conn) { _, _ = c.Write([]byte("hi")) }, true},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			near, far := net.Pipe()
+			defer near.Close()
+			defer far.Close()
+			s := &server{a: &Agent{cfg: Config{Dial: func(context.Context, string, string) (net.Conn, error) { return near, nil }}}}
+			served := make(chan struct{})
+			go func() { c.serve(far); close(served) }()
+			if got := s.accepts(t.Context(), "127.0.0.1:1"); got != c.want {
+				t.Errorf("accepts is %v, want %v", got, c.want)
+			}
+			<-served
+		})
+	}
 }
 
 func portOf(addr string) (int, error) {

@@ -41,6 +41,7 @@ const (
 	maxInstallReruns = 3                      // installs that the machine interrupted, not the script
 	minBackoff       = 100 * time.Millisecond // floor under a policy of 0 ms
 	forgiveWithin    = 30 * time.Second       // an engine that goes away this soon after an exit caused it
+	outsideBackoff   = 5 * time.Second        // least wait after a signal from outside: the engine may be stopping
 )
 
 // record is the durable half of a server (state.json), owned by its run loop. Its methods are pure:
@@ -58,7 +59,8 @@ type record struct {
 	Trouble         *wire.Problem `json:"trouble,omitempty"`   // why it waits for its next attempt
 	Ended           bool          `json:"ended,omitempty"`     // the game ended by itself with code 0
 	NextStart       time.Time     `json:"next_start,omitzero"` // not before
-	CrashAt         time.Time     `json:"crash_at,omitzero"`   // of the last exit that was held against the game
+	CrashAt         time.Time     `json:"crash_at,omitzero"`   // of the last unasked exit while it is in doubt; zero: none is
+	Outside         bool          `json:"outside,omitempty"`   // that exit looks like a signal from outside, or a polite answer to one
 	CrashesBefore   int64         `json:"crashes_before,omitempty"`
 	LostAt          time.Time     `json:"lost_at,omitzero"` // of the last exit that nobody watched
 	Wiping          bool          `json:"wiping,omitempty"` // data removal has begun
@@ -139,6 +141,7 @@ func (r *record) noteExit(spec *wire.Spec, b box, witnessed bool, now time.Time)
 	asked := r.asked(b) || spec.Desired != wire.DesiredRunning
 	r.Handled, r.Asked, r.Ready = boxRun(b), ask{}, run{}
 	code := b.exit.Code
+	r.CrashAt, r.Outside = time.Time{}, !b.exit.OOMKilled && (code == 0 || code == 137 || code == 143)
 	o.ExitCode, o.ExitedAt, o.OOMKilled = &code, b.exit.At, b.exit.OOMKilled
 	switch {
 	case asked:
@@ -165,7 +168,11 @@ func (r *record) noteExit(spec *wire.Spec, b box, witnessed bool, now time.Time)
 		r.Failure = r.Trouble
 		return verdictGiveUp
 	}
-	r.NextStart = now.Add(backoff(spec.Crash, o.CrashCount))
+	wait := backoff(spec.Crash, o.CrashCount)
+	if r.Outside {
+		wait = max(wait, outsideBackoff)
+	}
+	r.NextStart = now.Add(wait)
 	return verdictCrash
 }
 
@@ -179,6 +186,12 @@ func (r *record) forgive(now time.Time) bool {
 	r.Failure, r.Trouble, r.Ended = nil, nil, false
 	r.NextStart, r.CrashAt = time.Time{}, time.Time{}
 	return true
+}
+
+// restored takes back an exit that was still in doubt when wings ended, if it looks like the work of
+// a machine that was shutting down: engine and wings then went away together.
+func (r *record) restored() bool {
+	return r.Outside && !r.CrashAt.IsZero() && r.forgive(r.CrashAt)
 }
 
 // beginReinstall journals that the data is not installed any more. The container of an earlier

@@ -27,6 +27,7 @@ const (
 	reportRetry    = 10 * time.Second // after the reporter refused
 	maxOdd         = 5                // looks that may disagree with Wait
 	oddPause       = 50 * time.Millisecond
+	doubtEvery     = 250 * time.Millisecond // between two looks; a dockerd needs longer to restart
 )
 
 // server is one game server of the node: one goroutine, loop, owns it. Everything else sends it a
@@ -77,6 +78,9 @@ type memory struct {
 	odd          int // looks in a row that found a watched run going on after its end was told
 }
 
+// errEarlyEnd stands for an engine whose word on a run's end is not to be relied on.
+var errEarlyEnd = errors.New("the engine told the end of a run that goes on")
+
 func (a *Agent) newServer(id string, spec *wire.Spec, rec *record) (*server, error) {
 	c, err := openConsole(filepath.Join(a.store.serverDir(id), "console.jsonl"))
 	if err != nil {
@@ -95,6 +99,9 @@ func (a *Agent) newServer(id string, spec *wire.Spec, rec *record) (*server, err
 	}
 	if s.shown.State == "" {
 		s.shown.State = wire.StateAbsent
+	}
+	if rec.restored() {
+		s.dirty = true
 	}
 	s.shown.Settled = false // until the engine was asked
 	c.state = s.shown.State
@@ -262,15 +269,19 @@ func (s *server) advance(ctx context.Context) (wait time.Duration, done bool) {
 	return pause, false
 }
 
+// restTime is how long a row that waits may be left alone. While the last exit is in doubt the
+// engine is looked at often: one that is being stopped answers for a while after it ended its games.
 func restTime(in *input, r *row) time.Duration {
-	if r.until == nil {
-		return forever
+	wait := forever
+	if r.until != nil {
+		if at := r.until(in); !at.IsZero() {
+			wait = max(at.Sub(in.now), 1)
+		}
 	}
-	at := r.until(in)
-	if at.IsZero() {
-		return forever
+	if !in.rec.CrashAt.IsZero() {
+		wait = shorter(wait, doubtEvery)
 	}
-	return max(at.Sub(in.now), 1)
+	return wait
 }
 
 // look asks the engine for both containers.
@@ -320,7 +331,10 @@ func (s *server) attach(ctx context.Context, in *input) (wait time.Duration) {
 				s.mem.odd++
 				return oddPause
 			}
-			dropped := errors.Join(s.game.err, errors.New("the engine took a running game for ended"))
+			dropped := s.game.err
+			if dropped == nil {
+				dropped = errEarlyEnd
+			}
 			s.release(&s.game) // the run goes on without us: ask again, then watch again
 			return s.lostEngine(ctx, dropped)
 		}
@@ -335,7 +349,10 @@ func (s *server) attach(ctx context.Context, in *input) (wait time.Duration) {
 				s.mem.odd++
 				return oddPause
 			}
-			dropped := errors.Join(s.installer.err, errors.New("the engine took a running install for ended"))
+			dropped := s.installer.err
+			if dropped == nil {
+				dropped = errEarlyEnd
+			}
 			s.release(&s.installer)
 			return s.lostEngine(ctx, dropped)
 		}

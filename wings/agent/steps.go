@@ -40,7 +40,7 @@ func Ops() []string {
 // journals are the steps that only write the record; what they lead to is shown by the next row.
 var journals = map[step]bool{stepAskStop: true, stepAskKill: true, stepNoteExit: true, stepTakeCounters: true,
 	stepReinstall: true, stepSkipInstall: true, stepBeginInstall: true, stepTimeOut: true, stepNoteInstall: true,
-	stepNotReady: true, stepNoteReady: true, stepNoteStable: true}
+	stepNotReady: true, stepNoteReady: true, stepNoteStable: true, stepNoteCertain: true}
 
 // launches are the steps towards a run that are given up after maxLaunchTries.
 var launches = map[step]bool{stepPull: true, stepCreate: true, stepStart: true, stepCreateInstall: true, stepStartInstall: true}
@@ -120,6 +120,8 @@ func (s *server) do(ctx context.Context, in *input, r *row) (pause time.Duration
 		s.say("The server is ready.")
 	case stepNoteStable:
 		s.rec.Observed.CrashCount = 0
+	case stepNoteCertain:
+		s.rec.CrashAt = time.Time{}
 	case stepWipe:
 		return 0, s.wipe(ctx)
 	case stepForget:

@@ -77,9 +77,10 @@ const (
 	stepStart         step = "start" // render the config files, then start
 	stepNotReady      step = "not_ready"
 	stepNoteReady     step = "note_ready"
-	stepNoteStable    step = "note_stable" // journal that the crash count starts over
-	stepWipe          step = "wipe"        // remove data and network; only with a delete id
-	stepForget        step = "forget"      // leave a tombstone
+	stepNoteStable    step = "note_stable"  // journal that the crash count starts over
+	stepNoteCertain   step = "note_certain" // journal that the last exit was not the engine's doing
+	stepWipe          step = "wipe"         // remove data and network; only with a delete id
+	stepForget        step = "forget"       // leave a tombstone
 )
 
 // row is one line of the table: when holds, do, and what to show meanwhile.
@@ -118,6 +119,9 @@ var table = []row{
 	{"a run ended and nobody has noticed", func(in *input) bool {
 		return in.w.game.at == placeExited && !in.rec.Handled.same(boxRun(in.w.game))
 	}, stepNoteExit, wire.StateStopping, false, nil},
+	{"the engine has outlived the last exit, so it was the game's own", func(in *input) bool {
+		return !in.rec.CrashAt.IsZero() && in.now.Sub(in.rec.CrashAt) >= forgiveWithin
+	}, stepNoteCertain, wire.StateStopped, false, nil},
 
 	// A run that shall end, ends.
 	{"a kill was asked for and the game runs", func(in *input) bool {
@@ -172,9 +176,6 @@ var table = []row{
 	}, stepRemoveInstall, wire.StateInstalling, false, nil},
 	{"the install failed", func(in *input) bool { return in.rec.Install == installFailed },
 		stepIdle, wire.StateInstallFailed, true, nil},
-	{"a restart was asked for of one that cannot be installed", func(in *input) bool {
-		return !in.rec.Observed.Installed && in.rec.Failure != nil && restartDue(in)
-	}, stepTakeCounters, wire.StatePulling, false, nil},
 	{"it cannot be installed", func(in *input) bool { return !in.rec.Observed.Installed && in.rec.Failure != nil },
 		stepIdle, wire.StateFailed, true, nil},
 	{"there is nothing to install", func(in *input) bool {

@@ -110,6 +110,8 @@ func (m *model) play(t *rapid.T, r *row) {
 		m.rec.Ready = boxRun(m.w.game)
 	case stepNoteStable:
 		m.rec.Observed.CrashCount = 0
+	case stepNoteCertain:
+		m.rec.CrashAt = time.Time{}
 	case stepWipe:
 		m.rec.Wiping, m.rec.Install, m.rec.Observed.Installed = true, installPending, false
 	case stepForget:
@@ -194,6 +196,14 @@ func (m *model) newSpec(t *rapid.T) {
 func (m *model) safe(t *rapid.T, r *row) {
 	in := m.input()
 	switch r.do {
+	case stepNotReady:
+		if readyRun(in) || m.w.ready {
+			t.Fatalf("%s (%s) of a game that is ready", r.do, r.why)
+		}
+	case stepPull:
+		if m.rec.Failure != nil {
+			t.Fatalf("%s (%s) although it was given up", r.do, r.why)
+		}
 	case stepAskStop, stepAskKill:
 		if !m.w.game.running() {
 			t.Fatalf("%s (%s) of a game that does not run", r.do, r.why)
@@ -218,6 +228,9 @@ func (m *model) safe(t *rapid.T, r *row) {
 		if r.do == stepStart && (!m.w.game.there() || !m.w.fresh || !m.w.imageKnown) {
 			t.Fatalf("%s (%s) of a container that is %q, verified %v", r.do, r.why, m.w.game.at, m.w.fresh)
 		}
+		if r.do == stepCreate && m.w.stale && m.w.game.there() {
+			t.Fatalf("%s (%s) over one of another spec", r.do, r.why)
+		}
 		if m.w.game.at == placeExited && !m.rec.Handled.same(boxRun(m.w.game)) {
 			t.Fatalf("%s (%s) over an exit that nobody took notice of", r.do, r.why)
 		}
@@ -228,6 +241,9 @@ func (m *model) safe(t *rapid.T, r *row) {
 			t.Fatalf("%s (%s) although it was given up, ended or is not due", r.do, r.why)
 		}
 	case stepCreateInstall, stepStartInstall:
+		if r.do == stepCreateInstall && m.w.staleInstall && m.w.install.there() {
+			t.Fatalf("%s (%s) over one of another spec", r.do, r.why)
+		}
 		if r.do == stepStartInstall && (!m.w.install.there() || !m.w.freshInstall) {
 			t.Fatalf("%s (%s) of a container that is %q, verified %v", r.do, r.why, m.w.install.at, m.w.freshInstall)
 		}
@@ -338,6 +354,9 @@ func TestTheTableIsSafeAndConverges(t *testing.T) {
 			}
 		case wire.DesiredRunning:
 			resting := m.rec.Failure != nil || m.rec.Ended || m.rec.Install == installFailed
+			if m.w.game.running() && !readyRun(m.input()) {
+				t.Fatalf("rests with a running game that nobody wrote down as ready")
+			}
 			if !m.w.game.running() && !resting {
 				t.Fatalf("desired running rests without a game or a reason: %+v", m.rec)
 			}
