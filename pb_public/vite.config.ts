@@ -34,5 +34,7 @@ export default defineConfig({
     include: ['src/**/*.test.{ts,tsx}'],
     setupFiles: ['./src/testing.ts'],
     restoreMocks: true,
+    unstubGlobals: true,
+    pool: 'threads',
   },
 });

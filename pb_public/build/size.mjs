@@ -13,9 +13,11 @@ while (wanted.length > 0) {
   if (seen.has(name)) continue;
   const code = await readFile(new URL(name, dist));
   seen.set(name, gzipSync(code, { level: 9 }).length);
-  for (const m of code.toString().matchAll(/(?:from|import)\s*["']\.\/([^"']+\.js)["']/g)) wanted.push(`assets/${m[1]}`);
+  for (const m of code.toString().matchAll(/(?:from|import)\s*["']\.\/([^"']+\.js)["']/g))
+    wanted.push(`assets/${m[1]}`);
 }
 const total = [...seen.values()].reduce((a, b) => a + b, 0) / 1000;
-for (const [name, bytes] of [...seen].sort((a, b) => b[1] - a[1])) console.log(`${(bytes / 1000).toFixed(1).padStart(7)} KB  ${name}`);
+for (const [name, bytes] of [...seen].sort((a, b) => b[1] - a[1]))
+  console.log(`${(bytes / 1000).toFixed(1).padStart(7)} KB  ${name}`);
 console.log(`initial script: ${total.toFixed(1)} KB gzip of ${BUDGET_KB}`);
 if (total > BUDGET_KB) process.exit(1);

@@ -1,0 +1,71 @@
+// What the browser suites share: the browser, one person, and what every page has to hold.
+import assert from 'node:assert/strict';
+import { AxeBuilder } from '@axe-core/playwright';
+import { chromium } from 'playwright-core';
+
+const FLAGS = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+];
+
+export const base = need('E2E_BASE_URL');
+const mailUrl = need('E2E_MAIL_URL');
+
+function need(name) {
+  const value = process.env[name];
+  if (!value) throw new Error(`${name} is not set: deploy/dev/browser.sh sets it`);
+  return value.replace(/\/$/, '');
+}
+
+export const launch = () => chromium.launch({ executablePath: '/usr/bin/chromium', args: FLAGS });
+
+/** A page that remembers what its console complained of. */
+export async function newPage(browser, options = {}) {
+  const context = await browser.newContext({ baseURL: base, viewport: { width: 1440, height: 900 }, ...options });
+  const page = await context.newPage();
+  page.setDefaultTimeout(30_000);
+  const errors = [];
+  page.on('console', (m) => m.type() === 'error' && errors.push(`${m.text()} (${m.location().url})`));
+  page.on('pageerror', (e) => errors.push(String(e.stack ?? e)));
+  return { page, errors, close: () => context.close() };
+}
+
+/** Fails on serious or critical findings of axe; returns how many rules passed. */
+export async function axe(page, where) {
+  await page.evaluate(() =>
+    Promise.all(
+      document
+        .getAnimations()
+        .map((a) => (a.effect?.getTiming().iterations === Infinity ? null : a.finished.catch(() => null))),
+    ),
+  );
+  const { violations, passes } = await new AxeBuilder({ page }).analyze();
+  const bad = violations.filter((v) => v.impact === 'serious' || v.impact === 'critical');
+  const told = bad.map(
+    (v) => `${v.id}: ${v.nodes.map((n) => `${n.target.join(' ')}\n      ${n.failureSummary}`).join('\n    ')}`,
+  );
+  assert.deepEqual(told, [], `axe on ${where}`);
+  return passes.length;
+}
+
+/** Waits for a mail to the address and returns the path and fragment of its link. */
+export async function mailLink(address, path) {
+  const deadline = Date.now() + 30_000;
+  while (Date.now() < deadline) {
+    const mails = await (await fetch(`${mailUrl}/messages?to=${encodeURIComponent(address)}`)).json();
+    for (const mail of mails.reverse()) {
+      const found = new RegExp(`${path}#token=[^"'\\s<]+`).exec(`${mail.html}\n${mail.text ?? ''}`);
+      if (found) return `/${found[0].replace(/^\//, '')}`;
+    }
+    await new Promise((done) => setTimeout(done, 200));
+  }
+  throw new Error(`no mail with ${path} came to ${address}`);
+}
+
+/** An address that nobody had before. */
+export const newAddress = (name) => `${name}-${Date.now().toString(36)}${Math.floor(Math.random() * 1e6)}@example.org`;

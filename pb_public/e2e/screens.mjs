@@ -1,0 +1,103 @@
+// Takes a picture of every page at three widths in both themes, into screenshots/ (git ignores it).
+// usage: E2E_BASE_URL=… E2E_MAIL_URL=… node e2e/screens.mjs [part of a name]
+import { mkdir } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import { launch, mailLink, newAddress, newPage } from './browser.mjs';
+
+const out = fileURLToPath(new URL('../screenshots/', import.meta.url));
+const widths = [390, 820, 1440];
+const only = process.argv[2] ?? '';
+await mkdir(out, { recursive: true });
+const browser = await launch();
+const { page, errors } = await newPage(browser);
+
+async function shoot(name, prepare) {
+  if (!name.includes(only)) return;
+  for (const width of widths) {
+    await page.setViewportSize({ width, height: width === 390 ? 844 : 900 });
+    for (const scheme of ['light', 'dark']) {
+      await page.emulateMedia({ colorScheme: scheme, reducedMotion: 'reduce' });
+      await prepare?.();
+      await page.waitForTimeout(350);
+      await page.screenshot({ path: `${out}${name}-${width}-${scheme}.png` });
+    }
+  }
+}
+const go = async (path, wait) => {
+  await page.goto(path);
+  if (wait) await page.locator(wait).first().waitFor();
+};
+
+await go('/sign-in', 'h1');
+await shoot('01-sign-in');
+await go('/forgot-password', 'h1');
+await shoot('02-forgot');
+const email = newAddress('ana');
+await go('/sign-up', 'h1');
+await shoot('03-sign-up');
+await page.getByLabel('Your name').fill('Ana Keller');
+await page.getByLabel('E-mail address').fill(email);
+await page.getByLabel('Password', { exact: true }).fill('a-long-password');
+await page.getByRole('button', { name: 'Create account' }).click();
+await page.getByRole('heading', { name: 'Check your mail' }).waitFor();
+await shoot('04-check-mail');
+await go(await mailLink(email, 'verify'));
+await page.getByRole('heading', { name: 'Your address is confirmed' }).waitFor();
+await shoot('05-verified');
+await go('/welcome', 'form');
+await shoot('06-welcome');
+await page.getByLabel('Name').fill('Night Owls');
+await page.getByRole('button', { name: 'Create organisation' }).click();
+await page.getByRole('heading', { name: 'No servers yet' }).waitFor();
+await shoot('07-no-servers');
+await page.getByRole('link', { name: 'New server' }).first().click();
+await page.getByRole('button', { name: /^.*Demo world/ }).waitFor();
+await shoot('08-games');
+const org = new URL(page.url()).pathname.split('/')[2];
+await page.getByRole('button', { name: /Demo world/ }).click();
+await page.getByLabel('Server name').fill('Friday night');
+await page.getByText('Let us choose').waitFor();
+await shoot('09-settings', () => page.evaluate(() => scrollTo(0, 0)));
+await page.getByRole('button', { name: 'Continue' }).click();
+await page.getByRole('button', { name: 'Create server' }).waitFor();
+await shoot('10-review');
+await page.setViewportSize({ width: 1440, height: 900 });
+await page.getByRole('button', { name: 'Create server' }).click();
+await page.getByRole('heading', { name: /Installing/ }).waitFor();
+await page.waitForTimeout(Number(process.env.E2E_INSTALL_LOOK_MS ?? 400));
+if ('11-install'.includes(only)) await page.screenshot({ path: `${out}11-install-1440-light.png` });
+await page.locator('[data-status="RUNNING"]').first().waitFor({ timeout: 120_000 });
+await page.waitForURL(/\/console$/, { timeout: 60_000 });
+await page.getByLabel('Command').fill('say hello');
+await page.getByLabel('Command').press('Enter');
+await page.waitForTimeout(500);
+await shoot('12-console');
+const server = new URL(page.url()).pathname.replace(/\/console$/, '');
+await go(server, 'dl');
+await shoot('13-overview');
+await go(`${server}/settings`, 'form');
+await shoot('14-settings');
+await page.getByRole('button', { name: 'Delete this server' }).click();
+await shoot('15-delete');
+await go(`${server}/activity`, 'li time');
+await shoot('16-activity');
+await go(`${server}/install`, 'ol li');
+await shoot('17-installed');
+await go(`/o/${org}/servers`, '[data-testid="server-row"]');
+await shoot('18-servers');
+await page.setViewportSize({ width: 1440, height: 900 });
+await shoot('19-palette', async () => {
+  await page.keyboard.press('Escape');
+  await page.keyboard.press('Control+k');
+  await page.getByRole('combobox', { name: 'Search pages, servers and actions' }).fill('fri');
+});
+await page.keyboard.press('Escape');
+await go(`/o/${org}/servers?q=nothing-like-this`, 'h2');
+await shoot('20-no-match');
+await go(`/o/${org}/account`, 'form');
+await shoot('21-account');
+await go('/nowhere', 'h1');
+await shoot('22-missing');
+console.log(`pictures are in screenshots/; console errors: ${errors.length}`);
+for (const e of errors) console.log(`  ${e}`);
+await browser.close();

@@ -1,0 +1,100 @@
+import { ClientResponseError } from 'pocketbase';
+import { describe, expect, it } from 'vitest';
+import { answering, aToken, aUser } from '@/testing';
+import { newKey, pb, request } from './client';
+import { ApiError, asApiError, fromBody } from './error';
+
+const failed = (work: Promise<unknown>) =>
+  work.then(
+    () => Promise.reject(new Error('it succeeded')),
+    (e: ApiError) => e,
+  );
+
+describe('request', () => {
+  it('sends who asks, for which organisation, and what is looked for', async () => {
+    pb.authStore.save(aToken(), aUser as never);
+    const asked = answering({ status: 200, body: { ok: 1 } });
+    expect(
+      await request('servers', { org: 'owls', query: { search: 'a b', page: 2, status: undefined, game: '' } }),
+    ).toEqual({ ok: 1 });
+    expect(asked[0]?.url).toBe('/api/v1/servers?search=a+b&page=2');
+    expect(asked[0]?.headers.get('Authorization')).toBe(pb.authStore.token);
+    expect(asked[0]?.headers.get('X-Tenant')).toBe('owls');
+    expect(asked[0]?.headers.get('Content-Type')).toBeNull();
+  });
+  it('hands on the panel’s code, sentence, fields and request id', async () => {
+    answering({
+      status: 400,
+      body: {
+        status: 400,
+        code: 'invalid_input',
+        message: 'Look again.',
+        data: { name: { code: 'required', message: 'Give it a name.' } },
+        request_id: 'r7',
+      },
+    });
+    const e = await failed(request('servers'));
+    expect(e).toMatchObject({
+      status: 400,
+      code: 'invalid_input',
+      message: 'Look again.',
+      requestId: 'r7',
+      fields: { name: { code: 'required' } },
+    });
+    expect(e.retryable).toBe(false);
+  });
+  it('ends the session at a 401', async () => {
+    pb.authStore.save(aToken(), aUser as never);
+    answering({ status: 401, body: {} });
+    expect((await failed(request('account'))).code).toBe('unauthenticated');
+    expect(pb.authStore.token).toBe('');
+  });
+  it('keeps the session at a 403 and when there is no connection', async () => {
+    pb.authStore.save(aToken(), aUser as never);
+    answering({ status: 403, body: { message: 'Only owners.' } });
+    expect((await failed(request('x'))).message).toBe('Only owners.');
+    const e = await failed(request('x'));
+    expect(e).toMatchObject({ status: 0, code: 'network', retryable: true });
+    expect(pb.authStore.token).not.toBe('');
+  });
+  it('shows nothing of the inside of a 500, but its request id', async () => {
+    answering({ status: 500, body: { message: 'panic: nil map in hooks/servers' } });
+    const e = await failed(request('x'));
+    expect(e.message).not.toContain('panic');
+    expect(e.requestId).toBe('req1');
+  });
+  it('does not take an HTML page of a proxy for an answer', async () => {
+    const asked = answering();
+    expect(asked).toEqual([]);
+    globalThis.fetch = async () => new Response('<html>', { status: 200 });
+    expect((await failed(request('x'))).code).toBe('unexpected');
+  });
+  it('takes an empty answer', async () => {
+    answering({ status: 204 });
+    expect(await request('x', { method: 'DELETE' })).toBeUndefined();
+  });
+});
+
+describe('errors', () => {
+  it('reads nested fields', () => {
+    const e = fromBody(400, { data: { limits: { memory_mib: { code: 'max', message: 'Too much.' } }, odd: 7 } });
+    expect(e.fields).toEqual({ 'limits.memory_mib': { code: 'max', message: 'Too much.' } });
+  });
+  it('reads PocketBase’s own', () => {
+    const e = asApiError(new ClientResponseError({ status: 429, response: {} }));
+    expect(e).toMatchObject({ status: 429, code: 'too_many', retryable: true });
+    expect(asApiError(new ClientResponseError({ status: 0, isAbort: true })).code).toBe('timeout');
+  });
+  it('has a sentence for what nobody thought of', () => {
+    for (const odd of [null, undefined, 'text', {}, new Error('x')]) expect(asApiError(odd).message).toMatch(/\.$/);
+    expect(fromBody(418, null)).toMatchObject({ code: 'invalid_input', fields: {} });
+    const own = new ApiError(1, 'x', 'y');
+    expect(asApiError(own)).toBe(own);
+  });
+});
+
+it('keys are 128 random bits', () => {
+  const keys = new Set(Array.from({ length: 100 }, newKey));
+  expect(keys.size).toBe(100);
+  for (const k of keys) expect(k).toMatch(/^[0-9a-f]{32}$/);
+});

@@ -1,0 +1,88 @@
+// The one client. Everything the app asks the panel goes through `request`; PocketBase's SDK is used
+// for signing in and for realtime alone.
+import PocketBase, { BaseAuthStore, LocalAuthStore } from 'pocketbase';
+import { ApiError, asApiError, fromBody } from './error';
+
+const REQUEST_TIMEOUT_MS = 30_000;
+
+/** PocketBase's SDK, on the origin the page came from. */
+export const pb = new PocketBase(
+  typeof location === 'undefined' ? '/' : location.origin,
+  storageWorks() ? new LocalAuthStore('mamba.session') : new BaseAuthStore(),
+);
+pb.autoCancellation(false); // each caller passes its own signal
+
+function storageWorks(): boolean {
+  try {
+    localStorage.setItem('mamba.probe', '1');
+    localStorage.removeItem('mamba.probe');
+    return true;
+  } catch {
+    return false; // storage is switched off: the session lasts as long as the page
+  }
+}
+
+export interface Ask {
+  method?: 'GET' | 'POST' | 'PATCH' | 'DELETE';
+  /** Slug or id of the organisation; sent as X-Tenant. */
+  org?: string;
+  query?: Record<string, string | number | undefined>;
+  body?: unknown;
+  /** Same key, same answer: see SPEC §7. */
+  idempotencyKey?: string;
+  signal?: AbortSignal;
+}
+
+/**
+ * One request to /api/v1. Throws ApiError, and nothing else. A 401 ends the session here, which
+ * sends the person to the sign-in page (stores/session).
+ */
+export async function request<T>(path: string, ask: Ask = {}): Promise<T> {
+  const headers: Record<string, string> = { Accept: 'application/json' };
+  if (pb.authStore.token) headers.Authorization = pb.authStore.token;
+  if (ask.org) headers['X-Tenant'] = ask.org;
+  if (ask.idempotencyKey) headers['Idempotency-Key'] = ask.idempotencyKey;
+  if (ask.body !== undefined) headers['Content-Type'] = 'application/json';
+  const timeout = AbortSignal.timeout(REQUEST_TIMEOUT_MS);
+  try {
+    const answer = await fetch(`/api/v1/${path}${search(ask.query)}`, {
+      method: ask.method ?? 'GET',
+      headers,
+      body: ask.body === undefined ? undefined : JSON.stringify(ask.body),
+      signal: ask.signal ? AbortSignal.any([ask.signal, timeout]) : timeout,
+    });
+    return await read<T>(answer);
+  } catch (cause) {
+    if (ask.signal?.aborted) throw cause; // the asker went away; Query knows its own signal
+    const error = asApiError(cause);
+    if (error.status === 401) pb.authStore.clear();
+    throw error;
+  }
+}
+
+async function read<T>(answer: Response): Promise<T> {
+  const requestId = answer.headers.get('X-Request-Id') ?? '';
+  const text = await answer.text();
+  let body: unknown;
+  try {
+    body = text === '' ? undefined : JSON.parse(text);
+  } catch {
+    if (answer.ok) throw new ApiError(answer.status, 'unexpected', asApiError(null).message, {}, requestId);
+  }
+  if (!answer.ok) throw fromBody(answer.status, body, requestId);
+  return body as T;
+}
+
+function search(query: Ask['query']): string {
+  const params = new URLSearchParams();
+  for (const [key, value] of Object.entries(query ?? {})) {
+    if (value !== undefined && value !== '') params.set(key, String(value));
+  }
+  const text = params.toString();
+  return text && `?${text}`;
+}
+
+/** A new key for Idempotency-Key. crypto.randomUUID is missing on plain http, getRandomValues is not. */
+export function newKey(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, '0')).join('');
+}

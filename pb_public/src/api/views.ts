@@ -1,0 +1,163 @@
+// What the panel answers, as it is on the wire (INTERFACES "HTTP API"). Times are RFC 3339 or "".
+
+/** Where a server is in its life. The panel's word; hooks/servers owns the table. */
+export type Phase =
+  | 'INSTALLING'
+  | 'INSTALL_FAILED'
+  | 'STOPPED'
+  | 'STARTING'
+  | 'RUNNING'
+  | 'STOPPING'
+  | 'CRASHED'
+  | 'FAILED'
+  | 'HIBERNATED'
+  | 'TRANSFERRING'
+  | 'RESTORING'
+  | 'DELETING'
+  | 'DELETED'
+  | 'UNREACHABLE';
+
+export const phases: Phase[] = [
+  'RUNNING',
+  'STARTING',
+  'STOPPING',
+  'STOPPED',
+  'INSTALLING',
+  'INSTALL_FAILED',
+  'CRASHED',
+  'FAILED',
+  'UNREACHABLE',
+];
+
+export type PowerAction = 'start' | 'stop' | 'restart' | 'kill' | 'reinstall';
+
+export interface Account {
+  id: string;
+  email: string;
+  name: string;
+  verified: boolean;
+}
+
+export interface Tenant {
+  id: string;
+  name: string;
+  slug: string;
+  status: string;
+  rev: number;
+  role: string;
+  role_name: string;
+}
+
+export interface Quota {
+  servers: number;
+  memory_mib: number;
+  cpu_millicores: number;
+  disk_mib: number;
+}
+
+export interface Current {
+  tenant: Tenant;
+  role: string;
+  role_name: string;
+  permissions: string[];
+  /** null: all servers; else the ids this member is bound to. */
+  servers: string[] | null;
+  quota: Quota;
+  used: Quota;
+}
+
+export interface Limits {
+  cpu_millicores: number;
+  memory_mib: number;
+  disk_gib: number;
+}
+
+export interface Progress {
+  step: string;
+  percent: number;
+  message: string;
+}
+
+export interface Port {
+  name: string;
+  host_ip: string;
+  host_port: number;
+  container_port: number;
+  protocol: string;
+}
+
+export interface Job {
+  id: string;
+  kind: string;
+  state: 'ready' | 'running' | 'waiting' | 'done' | 'dead' | 'cancelled' | 'superseded';
+  subject: string;
+  progress: Progress | null;
+  error: string | { code?: string; message?: string } | null;
+  rev: number;
+}
+
+export interface Server {
+  id: string;
+  tenant: string;
+  rev: number;
+  name: string;
+  status: Phase;
+  desired_state: string;
+  suspended: boolean;
+  install_status: string;
+  problem: { code: string; message: string } | null;
+  progress: Progress | null;
+  node: { id: string; name: string; location: string; status: string } | null;
+  blueprint: { id: string; slug: string; name: string; version: string; icon_url: string };
+  variant: string;
+  limits: Limits;
+  address: string;
+  ports: Port[] | null;
+  /** null values are secrets that are set. */
+  variables: Record<string, string | null> | null;
+  last_start_at: string | null;
+  last_exit_at: string | null;
+  last_exit_code: number | null;
+  created: string;
+  /** Power actions (and "delete", "update") that are possible now. */
+  actions: string[] | null;
+}
+
+export interface ServerDetail extends Server {
+  install_log?: string;
+  job?: Job | null;
+}
+
+export interface Page<T> {
+  items: T[];
+  page: number;
+  per_page: number;
+  total: number;
+}
+
+export interface Activity {
+  id: string;
+  kind: string;
+  at: string;
+  actor: { type: string; name: string } | null;
+  payload: Record<string, unknown> | null;
+}
+
+export interface PlacementNode {
+  id: string;
+  name: string;
+  location: string;
+  fits: boolean;
+  reason: string | { code?: string; message?: string } | null;
+  free: { memory_mib: number; cpu_millicores: number; disk_mib: number };
+}
+
+export interface Placement {
+  nodes: PlacementNode[];
+  chosen: string;
+}
+
+export interface Accepted {
+  server: Server;
+  job: Job | null;
+}

@@ -1,0 +1,88 @@
+import { useQuery, useQueryClient } from '@tanstack/react-query';
+import { createFileRoute, Link, Outlet, redirect } from '@tanstack/react-router';
+import { useEffect, useMemo, useState, useSyncExternalStore } from 'react';
+import { rememberTenant } from '@/actions/switchTenant';
+import { asApiError } from '@/api/error';
+import { Live } from '@/stores/live';
+import { accountQuery, currentQuery, tenantsQuery } from '@/stores/queries';
+import { t } from '@/texts';
+import { ButtonLink } from '@/ui/ButtonLink';
+import { Failure } from '@/ui/Failure';
+import { Frame, QuietLine } from '@/ui/Frame';
+import { ago } from '@/ui/format';
+import { useNow } from '@/ui/useNow';
+
+export const Route = createFileRoute('/_app/o/$org')({
+  beforeLoad: ({ params, location }) => {
+    const home = `/o/${params.org}`;
+    if (location.pathname === home || location.pathname === `${home}/`)
+      throw redirect({ to: '/o/$org/servers', params });
+  },
+  component: Organisation,
+});
+
+function Organisation() {
+  const { org } = Route.useParams();
+  const tenants = useQuery(tenantsQuery).data ?? [];
+  const current = useQuery(currentQuery(org));
+  const account = useQuery(accountQuery).data;
+  useEffect(() => rememberTenant(org), [org]);
+  const error = current.error && !current.data ? asApiError(current.error) : null;
+  const missing = error?.status === 404;
+  return (
+    <Frame
+      tenants={tenants}
+      org={org}
+      notices={
+        <>
+          {current.data && <OldPicture key={current.data.tenant.id} org={org} tenant={current.data.tenant.id} />}
+          {current.data?.tenant.status === 'SUSPENDED' && <QuietLine tone="broken">{t('frame.suspended')}</QuietLine>}
+          {account?.verified === false && (
+            <QuietLine>
+              {t('frame.unverified')} <Link to="/check-mail">{t('frame.unverifiedAction')}</Link>
+            </QuietLine>
+          )}
+        </>
+      }
+    >
+      {error ? (
+        <>
+          <h1>{missing ? t('error.notMember') : t('error.title')}</h1>
+          <Failure
+            cause={error}
+            title={missing ? t('error.notMemberLead') : undefined}
+            retry={missing ? undefined : () => void current.refetch()}
+            extra={missing ? <ButtonLink to="/">{t('error.home')}</ButtonLink> : undefined}
+          />
+        </>
+      ) : (
+        <Outlet />
+      )}
+    </Frame>
+  );
+}
+
+const PATIENCE_MS = 4000; // a reconnect that is quicker is nobody's business
+
+/** Holds the live connection; says so when it is lost, and since when. */
+function OldPicture({ org, tenant }: { org: string; tenant: string }) {
+  const client = useQueryClient();
+  const live = useMemo(() => new Live(client, org, tenant), [client, org, tenant]);
+  const [running, setRunning] = useState<Live | null>(null);
+  useEffect(() => {
+    const one = new Live(client, org, tenant);
+    one.start();
+    setRunning(one);
+    return () => one.stop();
+  }, [client, org, tenant]);
+  const { lostAt } = useSyncExternalStore((running ?? live).watch, (running ?? live).snapshot);
+  useNow();
+  const [late, setLate] = useState(false);
+  useEffect(() => {
+    setLate(false);
+    if (lostAt === null) return;
+    const timer = setTimeout(() => setLate(true), PATIENCE_MS);
+    return () => clearTimeout(timer);
+  }, [lostAt]);
+  return lostAt !== null && late ? <QuietLine>{t('frame.offline', { ago: ago(lostAt) })}</QuietLine> : null;
+}

@@ -1,0 +1,74 @@
+import { Button, PasswordInput, TextInput } from '@mantine/core';
+import { createFileRoute, Link, useNavigate } from '@tanstack/react-router';
+import { useState } from 'react';
+import { signUp } from '@/actions/signUp';
+import { checkEmail, checkName, checkPassword } from '@/stores/rules';
+import { session } from '@/stores/session';
+import { t } from '@/texts';
+import { Door } from '@/ui/Door';
+import { useAct } from '@/ui/useAct';
+
+export const Route = createFileRoute('/sign-up')({ component: SignUp });
+
+const empty = { name: '', email: '', password: '' };
+
+function SignUp() {
+  const navigate = useNavigate();
+  const [who, setWho] = useState(empty);
+  const [errors, setErrors] = useState(empty);
+  const { run, busy } = useAct(
+    async () => {
+      const faults = { name: checkName(who.name), email: checkEmail(who.email), password: checkPassword(who.password) };
+      setErrors(faults);
+      if (faults.name || faults.email || faults.password) return;
+      await signUp(who);
+      await navigate({ to: '/check-mail' });
+    },
+    (error) => {
+      const { name, email, password } = error.fields;
+      if (session()) {
+        void navigate({ to: '/check-mail' }); // the account is there; only the mail is not, and that page sends it again
+        return false;
+      }
+      setErrors({ name: name?.message ?? '', email: email?.message ?? '', password: password?.message ?? '' });
+      return Boolean(name || email || password);
+    },
+  );
+  const field = (key: keyof typeof empty) => ({
+    value: who[key],
+    error: errors[key] || undefined,
+    onChange: (e: React.ChangeEvent<HTMLInputElement>) => setWho({ ...who, [key]: e.currentTarget.value }),
+  });
+  return (
+    <Door
+      title={t('door.signUpTitle')}
+      lead={t('door.signUpLead')}
+      foot={
+        <>
+          {t('door.haveAccount')} <Link to="/sign-in">{t('door.signIn')}</Link>
+        </>
+      }
+    >
+      <form
+        noValidate
+        onSubmit={(e) => {
+          e.preventDefault();
+          void run();
+        }}
+      >
+        <TextInput label={t('door.name')} autoComplete="name" autoFocus {...field('name')} />
+        <TextInput label={t('door.email')} type="email" autoComplete="username" {...field('email')} />
+        <PasswordInput
+          label={t('door.password')}
+          description={t('door.passwordHint')}
+          autoComplete="new-password"
+          visibilityToggleButtonProps={{ 'aria-label': t('door.showPassword'), tabIndex: 0 }}
+          {...field('password')}
+        />
+        <Button type="submit" size="md" loading={busy} fullWidth>
+          {t('door.createAccount')}
+        </Button>
+      </form>
+    </Door>
+  );
+}

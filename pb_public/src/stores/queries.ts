@@ -1,0 +1,95 @@
+// The cache: what is kept under which key, and that an older answer never replaces a newer one.
+import { keepPreviousData, QueryClient, queryOptions, replaceEqualDeep } from '@tanstack/react-query';
+import { getGame, listBlueprints } from '@/api/blueprints';
+import { ApiError } from '@/api/error';
+import { askPlacement, getServer, listActivity, listServers, type ServerQuery } from '@/api/servers';
+import { getAccount, getCurrent, listTenants } from '@/api/tenants';
+import type { Limits, Page, Server, ServerDetail } from '@/api/views';
+import { newer, type Revised } from './rev';
+
+const RETRIES = 2;
+
+export function newQueryClient(): QueryClient {
+  return new QueryClient({
+    defaultOptions: {
+      queries: {
+        staleTime: 30_000, // realtime keeps it fresh; this is for coming back to a page
+        retry: (failures, error) => failures < RETRIES && error instanceof ApiError && error.retryable,
+        retryDelay: (attempt) => Math.min(500 * 2 ** attempt, 4000),
+      },
+      mutations: { retry: false },
+    },
+  });
+}
+
+/** For structuralSharing: an answer that was overtaken by a realtime message does not bring the past back. */
+export function keepNewer(held: unknown, next: unknown): unknown {
+  const before = held as Revised | undefined;
+  const after = next as Revised;
+  if (before && before.id === after.id && before.rev > after.rev) return newer(after, before);
+  return replaceEqualDeep(held, next);
+}
+
+/** The same for a page of servers: each row is the newest of the two. */
+export function keepNewerRows(held: unknown, next: unknown): unknown {
+  const before = held as Page<Server> | undefined;
+  const after = next as Page<Server>;
+  if (!before) return after;
+  const known = new Map(before.items.map((s) => [s.id, s]));
+  const items = after.items.map((s) => {
+    const old = known.get(s.id);
+    return old && old.rev > s.rev ? old : s;
+  });
+  return replaceEqualDeep(before, { ...after, items });
+}
+
+export const accountQuery = queryOptions({ queryKey: ['account'], queryFn: ({ signal }) => getAccount(signal) });
+
+export const tenantsQuery = queryOptions({ queryKey: ['tenants'], queryFn: ({ signal }) => listTenants(signal) });
+
+export const currentQuery = (org: string) =>
+  queryOptions({ queryKey: ['org', org, 'current'], queryFn: ({ signal }) => getCurrent(org, signal) });
+
+export const serversQuery = (org: string, q: ServerQuery) =>
+  queryOptions({
+    queryKey: ['org', org, 'servers', q],
+    queryFn: ({ signal }) => listServers(org, q, signal),
+    placeholderData: keepPreviousData,
+    structuralSharing: keepNewerRows,
+  });
+
+export const serverQuery = (org: string, id: string) =>
+  queryOptions<ServerDetail>({
+    queryKey: ['org', org, 'server', id],
+    queryFn: ({ signal }) => getServer(org, id, signal),
+    structuralSharing: keepNewer,
+  });
+
+export const activityQuery = (org: string, id: string, page: number) =>
+  queryOptions({
+    queryKey: ['org', org, 'activity', id, page],
+    queryFn: ({ signal }) => listActivity(org, id, page, signal),
+    placeholderData: keepPreviousData,
+  });
+
+export const blueprintsQuery = (org: string) =>
+  queryOptions({
+    queryKey: ['org', org, 'blueprints'],
+    queryFn: ({ signal }) => listBlueprints(org, signal),
+    staleTime: 300_000,
+  });
+
+export const gameQuery = (org: string, slug: string) =>
+  queryOptions({
+    queryKey: ['org', org, 'blueprint', slug],
+    queryFn: ({ signal }) => getGame(org, slug, signal),
+    staleTime: 300_000,
+  });
+
+export const placementQuery = (org: string, ask: { blueprint: string; limits: Limits }) =>
+  queryOptions({
+    queryKey: ['org', org, 'placement', ask],
+    queryFn: ({ signal }) => askPlacement(org, ask, signal),
+    placeholderData: keepPreviousData,
+    staleTime: 10_000,
+  });

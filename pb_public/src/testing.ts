@@ -1,0 +1,72 @@
+// What every unit test starts from, and what they share.
+import { afterEach, vi } from 'vitest';
+import { pb } from '@/api/client';
+import type { Server } from '@/api/views';
+
+afterEach(() => {
+  vi.useRealTimers();
+  vi.unstubAllGlobals();
+  pb.authStore.clear();
+  globalThis.localStorage?.clear(); // node's own tests have none
+});
+
+/** A running server, with what the test says differently. */
+export function aServer(differs: Partial<Server> = {}): Server {
+  return {
+    id: 'server000000001',
+    tenant: 'tenant000000001',
+    rev: 1,
+    name: 'Friday night',
+    status: 'RUNNING',
+    desired_state: 'running',
+    suspended: false,
+    install_status: 'DONE',
+    problem: null,
+    progress: null,
+    node: { id: 'node00000000001', name: 'us-east-1', location: 'Virginia', status: 'ONLINE' },
+    blueprint: { id: 'game00000000001', slug: 'demo', name: 'Demo world', version: '1.0.0', icon_url: '' },
+    variant: '',
+    limits: { cpu_millicores: 1000, memory_mib: 1024, disk_gib: 4 },
+    address: '203.0.113.7:25565',
+    ports: [],
+    variables: {},
+    last_start_at: null,
+    last_exit_at: null,
+    last_exit_code: null,
+    created: '2026-11-22T10:00:00Z',
+    actions: ['stop', 'restart', 'kill'],
+    ...differs,
+  };
+}
+
+export interface Asked {
+  url: string;
+  method: string;
+  headers: Headers;
+  body: unknown;
+}
+
+/** Answers fetch from a list, in order, and remembers what was asked. */
+export function answering(...answers: { status: number; body?: unknown }[]): Asked[] {
+  const asked: Asked[] = [];
+  vi.stubGlobal('fetch', async (url: string | URL, init: RequestInit = {}) => {
+    const body = typeof init.body === 'string' && init.body !== '' ? JSON.parse(init.body) : undefined;
+    asked.push({ url: String(url), method: init.method ?? 'GET', headers: new Headers(init.headers), body });
+    const next = answers.shift();
+    if (!next) throw new TypeError('no connection');
+    const text = next.body === undefined ? null : JSON.stringify(next.body);
+    return new Response(next.status === 204 ? null : text, {
+      status: next.status,
+      headers: { 'Content-Type': 'application/json', 'X-Request-Id': 'req1' },
+    });
+  });
+  return asked;
+}
+
+/** A token PocketBase's SDK takes for valid. */
+export function aToken(): string {
+  const part = (value: object) => btoa(JSON.stringify(value)).replace(/=+$/, '');
+  return `${part({ alg: 'HS256' })}.${part({ exp: Math.floor(Date.now() / 1000) + 3600, type: 'auth' })}.x`;
+}
+
+export const aUser = { id: 'user00000000001', email: 'ana@example.org', name: 'Ana', collectionName: 'users' };

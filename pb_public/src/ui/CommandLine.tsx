@@ -1,0 +1,73 @@
+import { ActionIcon, TextInput } from '@mantine/core';
+import { IconChevronRight, IconSend2 } from '@tabler/icons-react';
+import { useEffect, useRef, useState } from 'react';
+import { sendCommand } from '@/actions/sendCommand';
+import type { Server } from '@/api/views';
+import type { ConsoleLink, Link } from '@/stores/console';
+import { CommandHistory } from '@/stores/history';
+import { takesCommands } from '@/stores/phase';
+import { t } from '@/texts';
+import classes from './CommandLine.module.css';
+
+/** Where commands are typed. Arrow up and down bring earlier ones back. */
+export function CommandLine({
+  link,
+  state,
+  server,
+  writable,
+}: {
+  link: ConsoleLink;
+  state: Link;
+  server: Server;
+  writable: boolean;
+}) {
+  const [typed, setTyped] = useState('');
+  const [fault, setFault] = useState('');
+  const history = useRef(new CommandHistory());
+  useEffect(() => link.onFault((message) => setFault(t('console.notDelivered', { message }))), [link]);
+  if (!writable) return <p className={classes.readOnly}>{t('console.readOnly')}</p>;
+  const running = takesCommands(server);
+  const connected = state.kind === 'live' || state.kind === 'history';
+  const send = () => {
+    if (!running || !sendCommand(link, history.current, typed)) return;
+    setTyped('');
+    setFault('');
+  };
+  return (
+    <form
+      className={classes.line}
+      onSubmit={(e) => {
+        e.preventDefault();
+        send();
+      }}
+    >
+      <TextInput
+        className={classes.field}
+        aria-label={t('console.input')}
+        placeholder={running ? t('console.placeholder') : t('console.placeholderOff')}
+        leftSection={<IconChevronRight size={17} aria-hidden="true" />}
+        classNames={{ input: classes.input }}
+        autoComplete="off"
+        autoCapitalize="off"
+        spellCheck={false}
+        maxLength={4096}
+        error={fault || undefined}
+        value={typed}
+        onChange={(e) => setTyped(e.currentTarget.value)}
+        onKeyDown={(e) => {
+          if (e.key !== 'ArrowUp' && e.key !== 'ArrowDown') return;
+          e.preventDefault();
+          setTyped(e.key === 'ArrowUp' ? history.current.older(typed) : history.current.newer(typed));
+        }}
+      />
+      <ActionIcon
+        type="submit"
+        size={40}
+        aria-label={t('console.send')}
+        disabled={!running || !connected || typed.trim() === ''}
+      >
+        <IconSend2 size={19} aria-hidden="true" />
+      </ActionIcon>
+    </form>
+  );
+}
