@@ -98,7 +98,9 @@ func (e errStill) Error() string { return string(e) }
 // portRange returns n ports that are free now, as a pool of a node. Each test has its own.
 func portRange(t testing.TB, n int) string {
 	t.Helper()
-	return nextPorts(n)
+	ports, err := nextPorts(n)
+	must(t, err)
+	return ports
 }
 
 // console is an open console of a server.
