@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -187,6 +188,42 @@ func TestTenantsCannotReachEachOthersServers(t *testing.T) {
 	}
 	p.deleted(mine, beside.ID)
 	p.deleted(theirs, foreign.ID)
+}
+
+// Ctrl-C of `make run` ends the panel, then the games that its node has left running. The next run
+// starts them again.
+func TestRunScriptStopsTheGames(t *testing.T) {
+	t.Parallel()
+	p := newPanel(t, "--local-node", "--node-ports", portRange(t, 10))
+	p.start()
+	c := p.customer("linus")
+	s := c.create(demoServer("left running"))
+	c.until(s.ID, 2*time.Minute, "RUNNING")
+	p.stop()
+	running := func() bool {
+		list := containersOf(t, s.ID)
+		return len(list) == 1 && list[0].State == "running"
+	}
+	if !running() {
+		t.Fatal("the game ended with the panel")
+	}
+	// Only that function of the script: the rest would install packages and start an engine.
+	script := onEngine(exec.Command("bash", "-euc", `. deploy/dev/lib.sh; data=$1; eval "$(sed -n '/^stop_games()/,/^}/p' deploy/dev/run.sh)"; stop_games`, "run.sh", p.dir))
+	if out, err := script.CombinedOutput(); err != nil {
+		t.Fatalf("stop_games: %v\n%s", err, out)
+	}
+	if running() {
+		t.Error("the game still runs")
+	}
+	p.start()
+	eventually(t, time.Minute, "the game runs again", func() error {
+		if !running() {
+			return errStill("is stopped")
+		}
+		return nil
+	})
+	c.until(s.ID, time.Minute, "RUNNING")
+	p.deleted(c, s.ID)
 }
 
 func luantiServer(name string) map[string]any {

@@ -16,7 +16,7 @@ function fail (why) {
   console.error(`bot: ${why}; met ${JSON.stringify(met)}`)
   process.exit(1)
 }
-setTimeout(() => fail('30 s have passed'), 30_000)
+setTimeout(() => fail('60 s have passed'), 60_000)
 
 client.on('error', (err) => fail(err.stack))
 client.on('kick_disconnect', (packet) => fail(`kicked: ${JSON.stringify(packet.reason)}`))
