@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -133,6 +134,25 @@ func (p *panel) start() {
 			return fmt.Errorf("status %d", resp.StatusCode)
 		}
 		return nil
+	})
+	if slices.Contains(p.args, "--local-node") {
+		p.linked()
+	}
+}
+
+// linked waits until the node of this machine takes servers: the panel answers before it does.
+func (p *panel) linked() {
+	p.t.Helper()
+	root := p.super()
+	eventually(p.t, 60*time.Second, "the local node is online", func() error {
+		var nodes struct{ Items []struct{ Name, Status string } }
+		root.ok("GET", "/api/v1/admin/nodes", nil, &nodes)
+		for _, n := range nodes.Items {
+			if n.Status == "ONLINE" {
+				return nil
+			}
+		}
+		return fmt.Errorf("the nodes are %v", nodes.Items)
 	})
 }
 
