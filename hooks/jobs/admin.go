@@ -92,7 +92,7 @@ func (q *Queue) SupersedeAll(tx core.App, subject, reason string, kinds ...strin
 			}
 			where = append(where, dbx.HashExp{"kind": in})
 		}
-		js, err := collections.Every[collections.Job](tx, collections.Jobs, "created, id", 0, where...)
+		js, err := collections.Every[collections.Job](tx, collections.Jobs, "created", 0, where...)
 		if err != nil {
 			return err
 		}
