@@ -183,7 +183,7 @@ func actor(r *core.Record) access.Actor {
 func (d *Demo) Fill(ctx context.Context) error {
 	tenant, err := collections.One[collections.Tenant](d.App, collections.Tenants, dbx.HashExp{"slug": "demo-corp"})
 	if err != nil {
-		return nil //nolint:nilerr // somebody removed the demo: it stays removed
+		return nil // somebody removed the demo: it stays removed
 	}
 	n, err := d.App.CountRecords(collections.Servers, dbx.HashExp{"tenant": tenant.Id})
 	if err != nil || n > 0 {

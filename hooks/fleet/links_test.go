@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"errors"
 	"net"
 	"testing"
 
@@ -92,7 +93,7 @@ func TestOlderSessionNeverRemovesANewerOne(t *testing.T) {
 		t.Error("the end of the older link ended the newer one")
 	}
 	l.drop(second)
-	if _, err := l.slots("n"); err != ErrNodeOffline || len(l.all()) != 0 {
+	if _, err := l.slots("n"); !errors.Is(err, ErrNodeOffline) || len(l.all()) != 0 {
 		t.Errorf("after both ended: %v, %d sessions", err, len(l.all()))
 	}
 }

@@ -74,7 +74,7 @@ func (s *Servers) console(e *core.RequestEvent) error {
 	up := websocket.Upgrader{Subprotocols: []string{access.Subprotocol}, CheckOrigin: func(*http.Request) bool { return true }}
 	viewer, err := up.Upgrade(e.Response, e.Request, nil)
 	if err != nil {
-		return nil //nolint:nilerr // Upgrade has answered
+		return nil // Upgrade has answered
 	}
 	defer viewer.Close()
 	(&consoleProxy{s: s, app: e.App, actor: a, tenant: claims.Tenant, server: row.Id, viewer: viewer, node: node}).run()

@@ -102,7 +102,7 @@ func upgrade(conn net.Conn, nodeID, instance, kind string) (net.Conn, error) {
 		return nil, err
 	}
 	r := bufio.NewReader(conn)
-	res, err := http.ReadResponse(r, req)
+	res, err := http.ReadResponse(r, req) //nolint:bodyclose // the body is the upgraded connection
 	if err != nil {
 		return nil, err
 	}
