@@ -3,9 +3,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 
 	"github.com/pocketbase/pocketbase"
 
@@ -22,10 +25,10 @@ var version = "dev"
 func main() {
 	// The same binary is the node daemon of its own machine, and the game inside its demo image.
 	if filepath.Base(os.Args[0]) == "wings" {
-		os.Exit(cli.Main(os.Args[1:], version))
+		os.Exit(wings(os.Args[1:]))
 	}
 	if len(os.Args) > 1 && os.Args[1] == "wings" {
-		os.Exit(cli.Main(os.Args[2:], version))
+		os.Exit(wings(os.Args[2:]))
 	}
 	app := pocketbase.NewWithConfig(pocketbase.Config{HideStartBanner: true})
 	app.RootCmd.Use, app.RootCmd.Short, app.RootCmd.Version = "mambahost", "Game-server hosting from one binary", version
@@ -41,4 +44,11 @@ func main() {
 		fmt.Fprintln(os.Stderr, "mambahost:", err)
 		os.Exit(1)
 	}
+}
+
+// wings runs the node daemon's command line. Signals end it; they never end a game.
+func wings(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return cli.Run(ctx, cli.Program{Release: version, Args: args, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr})
 }

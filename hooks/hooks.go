@@ -43,6 +43,12 @@ const (
 	early = -100
 )
 
+// How long finished jobs and delivered events are kept, and how many go in one night.
+const (
+	keepHistory = 90 * 24 * time.Hour
+	pruneAtOnce = 50_000
+)
+
 // handler gives a hook function its constant id and its place.
 func handler[T hook.Resolver](id string, priority int, fn func(T) error) *hook.Handler[T] {
 	return &hook.Handler[T]{Id: id, Priority: priority, Func: fn}
@@ -145,6 +151,7 @@ func (p *Panel) openKeys() error {
 		return err
 	}
 	p.Events = events.New(p.app, p.log)
+	p.Events.OnGivenUp(p.listenerGivenUp)
 	heads := audit.Dir(dataFile(p.app.DataDir(), "audit-heads"))
 	if p.Audit, err = audit.New(p.Secrets.Derive("audit"), heads, p.log); err != nil {
 		return err
@@ -154,6 +161,19 @@ func (p *Panel) openKeys() error {
 		Sole: true, Died: p.jobDied, DiedLocks: []collections.Lock{incidents.Lock, events.Lock}, Changed: p.jobChanged, Log: p.log,
 	})
 	return nil
+}
+
+// listenerGivenUp opens an incident about an event that a listener refused to the last.
+func (p *Panel) listenerGivenUp(e events.Stored, listener string, cause error) {
+	err := collections.Tx(p.app, []collections.Lock{incidents.Lock, events.Lock}, func(tx core.App) error {
+		return p.Incidents.Open(tx, incidents.Incident{
+			Kind: "events.given_up", Fingerprint: "events.given_up:" + listener, Severity: "warning", Tenant: e.Tenant,
+			Title: "Listener " + listener + " was given up on an event", Detail: fmt.Sprintf("Event %s (%s): %v", e.ID, e.Kind, cause),
+		})
+	})
+	if err != nil {
+		p.log.Error("report a listener that was given up", "listener", listener, "error", err)
+	}
 }
 
 // incidentOpened tells listeners, in the transaction that opens an incident.
@@ -203,6 +223,13 @@ func (p *Panel) schedule() {
 	p.Jobs.Cron("audit.heads", "0 * * * *", jobs.CatchUp, func(tx core.App, _ time.Time) error { return p.Audit.WriteHeads(tx) })
 	p.Jobs.Cron("alloc.leaks", "*/15 * * * *", jobs.Skip, func(tx core.App, _ time.Time) error {
 		_, err := p.Alloc.ScanLeaks(tx, false)
+		return err
+	})
+	p.Jobs.Cron("history.prune", "45 3 * * *", jobs.Skip, func(tx core.App, due time.Time) error {
+		if _, err := p.Events.Prune(tx, due.Add(-keepHistory), pruneAtOnce); err != nil {
+			return err
+		}
+		_, err := p.Jobs.Prune(tx, due.Add(-keepHistory), pruneAtOnce)
 		return err
 	})
 	p.Jobs.Cron("access.purge", "30 3 * * *", jobs.Skip, func(tx core.App, _ time.Time) error {

@@ -54,14 +54,17 @@ func applyINI(text []byte, edit wire.Edit) ([]byte, error) {
 	value := strings.Trim(edit.Value, " \t") // white space round a value is not part of it
 	lines := parseINI(text)
 	found := false
-	for i := len(lines) - 1; i >= 0; i-- {
-		if l := lines[i]; l.keyed && l.section == section && l.key == name {
+	var changes patches
+	for _, l := range lines {
+		if l.keyed && l.section == section && l.key == name {
 			found = true
-			text = setINILine(text, l, value)
+			if err := setINILine(&changes, text, l, value); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if found {
-		return text, nil
+		return changes.apply(text), nil
 	}
 	return addINILine(text, lines, section, name, value), nil
 }
@@ -102,28 +105,27 @@ func (l *iniLine) split(content string) {
 
 // setINILine replaces a value and keeps its quotes. A comment behind the value goes to a line of its
 // own above: games disagree on whether it is a comment there.
-func setINILine(text []byte, l iniLine, value string) []byte {
+func setINILine(changes *patches, text []byte, l iniLine, value string) error {
+	sep := string(text[l.sepFrom:l.valFrom])
 	old := strings.TrimRight(string(text[l.valFrom:l.end]), " \t")
-	if old == value && strings.ContainsAny(string(text[l.sepFrom:l.valFrom]), "=:") {
-		return text
+	if !strings.ContainsAny(sep, "=:") {
+		sep = "="
+	} else if old == value {
+		return nil
 	}
 	old, comment := splitINIComment(old)
 	with := value
 	if n := len(old); n >= 2 && isAny(old[0], `"'`) && old[n-1] == old[0] && strings.IndexByte(value, old[0]) < 0 {
 		with = old[:1] + value + old[:1]
 	}
-	sep := string(text[l.sepFrom:l.valFrom])
-	if !strings.ContainsAny(sep, "=:") {
-		sep = "="
-	}
 	if comment != "" {
-		text = splice(text, l.sepFrom, l.end, sep+with)
-		return splice(text, l.start, l.start, comment+lineEnd(text))
+		if err := changes.add(l.start, l.start, comment+lineEnd(text)); err != nil {
+			return err
+		}
+	} else if old == with && sep == string(text[l.sepFrom:l.valFrom]) {
+		return nil
 	}
-	if old == with && sep == string(text[l.sepFrom:l.valFrom]) {
-		return text
-	}
-	return splice(text, l.sepFrom, l.end, sep+with)
+	return changes.add(l.sepFrom, l.end, sep+with)
 }
 
 // splitINIComment cuts "value ; comment". A ";" within quotes or without a space before it is part

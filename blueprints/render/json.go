@@ -1,6 +1,7 @@
 package render
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -31,7 +32,7 @@ func applyJSON(text []byte, edit wire.Edit) ([]byte, error) {
 	if err != nil {
 		return nil, jsonFault(text, err)
 	}
-	e := jsonEdit{text: text, edit: edit, eol: lineEnd(text), unit: jsonIndent(text)}
+	e := jsonEdit{grown: new(int), text: text, edit: edit, eol: lineEnd(text), unit: jsonIndent(text)}
 	changed, err := e.set(&root, steps, nil)
 	if err != nil || !changed {
 		return text, err
@@ -80,22 +81,22 @@ func tooDeepJSON(text []byte) int {
 }
 
 func commentEnd(text []byte) int {
-	s := string(text[:min(2, len(text))])
-	stop := map[string]string{"//": "\n", "/*": "*/"}[s]
+	stop := map[string]string{"//": "\n", "/*": "*/"}[string(text[:min(2, len(text))])]
 	if stop == "" {
 		return 0
 	}
-	if end := strings.Index(string(text[2:]), stop); end >= 0 {
+	if end := bytes.Index(text[2:], []byte(stop)); end >= 0 {
 		return 2 + end + len(stop)
 	}
 	return len(text)
 }
 
 type jsonEdit struct {
-	text []byte
-	edit wire.Edit
-	eol  string
-	unit string // one level of indentation; "": the file is on one line
+	grown *int // bytes of values made so far: a key may be there many times
+	text  []byte
+	edit  wire.Edit
+	eol   string
+	unit  string // one level of indentation; "": the file is on one line
 }
 
 // set walks to the value and replaces it, making what is missing. done are the steps so far.
@@ -159,6 +160,9 @@ func (e jsonEdit) replace(v *hujson.Value, done []step) (bool, error) {
 	}
 	if same {
 		return false, nil
+	}
+	if *e.grown += len(made); *e.grown > MaxBytes {
+		return false, errGrows
 	}
 	v.Value = made
 	return true, nil

@@ -70,11 +70,13 @@ func applyText(text []byte, edit wire.Edit) ([]byte, error) {
 	if err := checkOneLine(edit.Value); err != nil {
 		return nil, err
 	}
-	lines := splitLines(text)
-	for i := len(lines) - 1; i >= 0; i-- {
-		if l := lines[i]; bytes.HasPrefix(text[l.start:l.end], []byte(edit.Key)) && l.of(text) != edit.Value {
-			text = splice(text, l.start, l.end, edit.Value)
+	var changes patches
+	for _, l := range splitLines(text) {
+		if bytes.HasPrefix(text[l.start:l.end], []byte(edit.Key)) && l.of(text) != edit.Value {
+			if err := changes.add(l.start, l.end, edit.Value); err != nil {
+				return nil, err
+			}
 		}
 	}
-	return text, nil
+	return changes.apply(text), nil
 }

@@ -26,8 +26,9 @@ type property struct {
 func applyProperties(text []byte, edit wire.Edit) ([]byte, error) {
 	all := parseProperties(text)
 	found := false
-	for i := len(all) - 1; i >= 0; i-- {
-		p := all[i]
+	escaped := escapePropertyValue(edit.Value)
+	var changes patches
+	for _, p := range all {
 		if p.key != edit.Key {
 			continue
 		}
@@ -39,10 +40,12 @@ func applyProperties(text []byte, edit wire.Edit) ([]byte, error) {
 		if !strings.ContainsAny(sep, "=:") && (sep == "" || p.valueFrom == p.valueTo || strings.IndexByte("=:", first(edit.Value)) >= 0) {
 			sep = "="
 		}
-		text = splice(text, p.sepFrom, p.valueTo, sep+escapePropertyValue(edit.Value))
+		if err := changes.add(p.sepFrom, p.valueTo, sep+escaped); err != nil {
+			return nil, err
+		}
 	}
 	if found {
-		return text, nil
+		return changes.apply(text), nil
 	}
 	sep := "="
 	for _, p := range all {
@@ -56,7 +59,7 @@ func applyProperties(text []byte, edit wire.Edit) ([]byte, error) {
 		}
 		text = append(text, lineEnd(text)...)
 	}
-	return insertLine(text, len(text), escapePropertyKey(edit.Key)+sep+escapePropertyValue(edit.Value)), nil
+	return insertLine(text, len(text), escapePropertyKey(edit.Key)+sep+escaped), nil
 }
 
 func first(s string) byte {

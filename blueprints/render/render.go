@@ -20,10 +20,11 @@ import (
 
 // Limits of a file and of what is done to it.
 const (
-	MaxBytes = 1 << 20 // a file, before and after
-	MaxEdits = 1024    // edits of one file
-	maxDepth = 64      // nesting of a file and parts of a path
-	maxIndex = 10_000  // [n] in a path
+	MaxBytes = 1 << 20  // a file, before and after
+	MaxEdits = 1024     // edits of one file
+	MaxWork  = 32 << 20 // bytes of the file times edits: each edit reads it anew
+	maxDepth = 64       // nesting of a file and parts of a path
+	maxIndex = 10_000   // [n] in a path
 )
 
 // Errors that callers decide on. Both are faults of the file or of the edit, never of the moment.
@@ -84,8 +85,8 @@ func Apply(format string, in []byte, edits []wire.Edit) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: %q", ErrFormat, format)
 	}
-	if len(in) > MaxBytes || len(edits) > MaxEdits {
-		return nil, fmt.Errorf("%w: %d bytes, %d edits; at most %d and %d", ErrTooLarge, len(in), len(edits), MaxBytes, MaxEdits)
+	if len(in) > MaxBytes || len(edits) > MaxEdits || len(in)*len(edits) > MaxWork {
+		return nil, fmt.Errorf("%w: %d bytes, %d edits; at most %d and %d, and their product %d", ErrTooLarge, len(in), len(edits), MaxBytes, MaxEdits, MaxWork)
 	}
 	text, marked := bytes.CutPrefix(in, byteOrderMark)
 	if !e.anyBytes {
@@ -169,6 +170,42 @@ func splice(text []byte, from, to int, with string) []byte {
 	out = append(out, with...)
 	return append(out, text[to:]...)
 }
+
+// patch replaces text[from:to].
+type patch struct {
+	from, to int
+	with     string
+}
+
+// patches are in the order of the text and do not overlap. A file may hold a key a hundred thousand
+// times: neither time nor memory may grow with that, so there is one pass, and add refuses early.
+type patches struct {
+	list  []patch
+	bytes int // of all replacements
+}
+
+func (p *patches) add(from, to int, with string) error {
+	if p.bytes += len(with); p.bytes > MaxBytes {
+		return errGrows
+	}
+	p.list = append(p.list, patch{from, to, with})
+	return nil
+}
+
+func (p *patches) apply(text []byte) []byte {
+	if len(p.list) == 0 {
+		return text
+	}
+	out := make([]byte, 0, len(text)+p.bytes)
+	at := 0
+	for _, one := range p.list {
+		out = append(append(out, text[at:one.from]...), one.with...)
+		at = one.to
+	}
+	return append(out, text[at:]...)
+}
+
+var errGrows = fmt.Errorf("%w after the edit; at most %d bytes", ErrTooLarge, MaxBytes)
 
 func checkPath(key string) error {
 	_, err := parsePath(key, false)

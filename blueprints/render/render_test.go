@@ -98,6 +98,33 @@ func TestAliasBombStaysSmall(t *testing.T) {
 	same(t, "beside the bomb", []byte(strings.Replace(bomb.String(), "port: 1", "port: 2", 1)), out)
 }
 
+// TestManyTimesTheSameKeyStaysSmall: a customer may write a key as often as fits into the file.
+func TestManyTimesTheSameKeyStaysSmall(t *testing.T) {
+	t.Parallel()
+	for format, line := range map[string]string{"properties": "k=x\n", "ini": "k=x\n", "text": "k=x\n", "json": "\"k\":1,"} {
+		n := (MaxBytes - 10) / len(line)
+		in, head, tail := strings.Repeat(line, n), "", ""
+		if format == "json" {
+			head, tail = "{", "}"
+		}
+		value := "k=y"
+		if format != "text" {
+			value = "y"
+		}
+		if format != "json" { // the same length
+			out := mustApply(t, format, []byte(head+in+tail), []wire.Edit{{Key: "k", Value: value}})
+			same(t, format, bytes.ReplaceAll([]byte(in), []byte("x"), []byte("y")), out)
+		}
+		_, err := Apply(format, []byte(head+in+tail), []wire.Edit{{Key: "k", Value: value + strings.Repeat("y", 4000)}})
+		if !errors.Is(err, ErrTooLarge) {
+			t.Errorf("%s: grew to gigabytes: %v", format, err)
+		}
+	}
+	if _, err := Apply("yaml", make([]byte, MaxBytes), make([]wire.Edit, 33)); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("many edits of a large file: %v", err)
+	}
+}
+
 // layouts write key–value files with comments, in a way that is known to the byte.
 var layouts = map[string]func(keys, values []string) string{
 	"properties": func(k, v []string) string { return lay("# c\n", k, v, "%s = %s\n", "! c\n\n", "") },

@@ -15,7 +15,6 @@ import (
 type xmlNode struct {
 	name     string
 	attrs    []xml.Attr
-	line     int
 	openFrom int // "<name …>"
 	openTo   int
 	bodyTo   int // start of "</name>"; openTo when it closes itself
@@ -80,7 +79,7 @@ func applyXML(text []byte, edit wire.Edit) ([]byte, error) {
 		return nil, err
 	}
 	if root.name != steps[0].key || len(steps) > 1 && steps[1].key == "" {
-		return nil, atLine(root.line, "the root element is <%s>, not <%s>", root.name, steps[0].key)
+		return nil, atLine(lineOf(text, root.openFrom), "the root element is <%s>, not <%s>", root.name, steps[0].key)
 	}
 	out, err := setXML(text, root, steps, attr, edit.Value)
 	if err != nil {
@@ -124,18 +123,18 @@ func parseXML(text []byte) (*xmlNode, error) {
 		to := int(decoder.InputOffset())
 		switch t := token.(type) {
 		case xml.StartElement:
-			n := &xmlNode{name: qualified(t.Name), attrs: t.Attr, line: lineOf(text, from), openFrom: from, openTo: to}
+			n := &xmlNode{name: qualified(t.Name), attrs: t.Attr, openFrom: from, openTo: to}
 			n.self = to >= 2 && text[to-2] == '/'
 			if len(open) > 0 {
 				parent := open[len(open)-1]
 				parent.children = append(parent.children, n)
 			} else if root != nil {
-				return nil, atLine(n.line, "has more than one root element")
+				return nil, atLine(lineOf(text, n.openFrom), "has more than one root element")
 			} else {
 				root = n
 			}
 			if open = append(open, n); len(open) > maxDepth {
-				return nil, atLine(n.line, "is nested deeper than %d levels", maxDepth)
+				return nil, atLine(lineOf(text, n.openFrom), "is nested deeper than %d levels", maxDepth)
 			}
 		case xml.EndElement:
 			if len(open) == 0 || open[len(open)-1].name != qualified(t.Name) {
@@ -204,11 +203,11 @@ func setXML(text []byte, root *xmlNode, steps []step, attr, value string) ([]byt
 		next, count := node.child(name, choice)
 		if next == nil {
 			if choice.attr == "" && choice.index > count {
-				return nil, atLine(node.line, "<%s> has %d <%s>; number %d cannot be set", node.name, count, name, choice.index)
+				return nil, atLine(lineOf(text, node.openFrom), "<%s> has %d <%s>; number %d cannot be set", node.name, count, name, choice.index)
 			}
 			made, err := buildXML(rest, attr, value)
 			if err != nil {
-				return nil, atLine(node.line, "%w", err)
+				return nil, atLine(lineOf(text, node.openFrom), "%w", err)
 			}
 			return addXML(text, node, made)
 		}
@@ -218,7 +217,7 @@ func setXML(text []byte, root *xmlNode, steps []step, attr, value string) ([]byt
 		return setXMLAttr(text, node, attr, value)
 	}
 	if len(node.children) > 0 {
-		return nil, atLine(node.line, "<%s> holds other elements; only text can be set", node.name)
+		return nil, atLine(lineOf(text, node.openFrom), "<%s> holds other elements; only text can be set", node.name)
 	}
 	if node.self {
 		head := strings.TrimRight(string(text[node.openFrom:node.openTo-2]), " \t\r\n")
@@ -273,11 +272,11 @@ func setXMLAttr(text []byte, n *xmlNode, name, value string) ([]byte, error) {
 			i++
 		}
 		if i >= n.openTo || !isAny(text[i], `"'`) {
-			return nil, atLine(n.line, "<%s> has an attribute without quotes", n.name)
+			return nil, atLine(lineOf(text, n.openFrom), "<%s> has an attribute without quotes", n.name)
 		}
 		end := i + 1 + bytes.IndexByte(text[i+1:n.openTo], text[i])
 		if end <= i {
-			return nil, atLine(n.line, "<%s> has an attribute without quotes", n.name)
+			return nil, atLine(lineOf(text, n.openFrom), "<%s> has an attribute without quotes", n.name)
 		}
 		if found {
 			return splice(text, i+1, end, escapeXML(value)), nil
@@ -335,7 +334,7 @@ func addXML(text []byte, parent *xmlNode, made string) ([]byte, error) {
 		return splice(text, last.closeTo, last.closeTo, made), nil
 	}
 	if body := strings.TrimSpace(string(text[parent.openTo:parent.bodyTo])); body != "" && !strings.HasPrefix(body, "<!--") {
-		return nil, atLine(parent.line, "<%s> holds text; an element cannot be added to it", parent.name)
+		return nil, atLine(lineOf(text, parent.openFrom), "<%s> holds text; an element cannot be added to it", parent.name)
 	}
 	kept := strings.TrimRight(string(text[parent.openTo:parent.bodyTo]), " \t\r\n")
 	return splice(text, parent.openTo, parent.bodyTo, kept+eol+own+"  "+made+eol+own), nil

@@ -7,10 +7,13 @@
 # files are unpacked and no maintainer script runs. That suits game servers: they need libraries and
 # data, not services or users. The image runs as 988:988 ("container") in /home/container.
 #
-# Nothing is done when the engine (DOCKER_HOST) has TAG already.
+# Nothing is done when the engine (DOCKER_HOST) has TAG already. The root file system is kept in the
+# cache under a hash of what it is made of, so that an engine that has nothing gets the image in
+# seconds; it then has the packages of the day when it was made. Remove the cache for newer ones.
 #
-#   MAMBA_CACHE    where downloads are kept        (default: .cache in the current folder)
-#   OVERLAY        a folder that is copied over the packages' files (default: none)
+#   MAMBA_CACHE    where downloads and root file systems are kept (default: .cache in the current folder)
+#   OVERLAY        a folder with an executable "fill" that is called with the root to add files to
+#                  (default: none); the folder's content is part of the hash
 #   DROP           extended regular expression of package names to leave out
 set -euo pipefail
 
@@ -26,14 +29,39 @@ if docker image inspect "$tag" >/dev/null 2>&1; then
 	exit 0
 fi
 
-cache=${MAMBA_CACHE:-$PWD/.cache}/debs
-mkdir -p "$cache/partial"
-cache=$(cd "$cache" && pwd)
-exec 9>"$cache/.lock"
+MAMBA_CACHE=${MAMBA_CACHE:-$PWD/.cache}
+mkdir -p "$MAMBA_CACHE/debs/partial" "$MAMBA_CACHE/rootfs"
+MAMBA_CACHE=$(cd "$MAMBA_CACHE" && pwd)
+export MAMBA_CACHE
+exec 9>"$MAMBA_CACHE/rootfs/.lock"
 flock 9 # two builds share the downloads, one after the other
 
+import_rootfs() {
+	docker import \
+		--change 'USER 988:988' \
+		--change 'WORKDIR /home/container' \
+		--change 'ENV HOME=/home/container PATH=/usr/games:/usr/bin:/usr/sbin LANG=C.UTF-8' \
+		"$1" "$tag" >/dev/null
+	echo "made $tag ($(docker image inspect --format '{{.Size}}' "$tag" | awk '{printf "%d MB", $1 / 1e6}'))"
+}
+
+key=$({
+	cat "$0"
+	echo "$* ${DROP:-}"
+	if [ -n "${OVERLAY:-}" ]; then
+		(cd "$OVERLAY" && find . -type f -print0 | sort -z | xargs -0 sha256sum)
+	fi
+} | sha256sum | cut -c1-16)
+name=${tag//[\/:]/_}
+kept=$MAMBA_CACHE/rootfs/$name-$key.tar
+if [ -e "$kept" ]; then
+	import_rootfs "$kept"
+	exit 0
+fi
+
+cache=$MAMBA_CACHE/debs
 root=$(mktemp -d)
-trap 'rm -rf "$root"' EXIT
+trap 'rm -rf "$root" "$kept.part"' EXIT
 
 : >"$cache/.status"
 apt=(apt-get
@@ -74,7 +102,7 @@ PASSWD
 printf 'root:x:0:\ncontainer:x:988:\nnogroup:x:65534:\n' >"$root/etc/group"
 echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
 if [ -n "${OVERLAY:-}" ]; then
-	cp -R --preserve=mode,links "$OVERLAY/." "$root/"
+	"$OVERLAY/fill" "$root"
 fi
 if [ ! -e "$root/usr/bin/sh" ]; then # what a maintainer script would have linked
 	for shell in dash bash busybox; do
@@ -90,10 +118,7 @@ chown 988:988 "$root/home/container"
 chmod 755 "$root"
 chmod 1777 "$root/tmp" "$root/var/tmp"
 
-tar -C "$root" --sort=name --mtime=@0 --numeric-owner -c . |
-	docker import \
-		--change 'USER 988:988' \
-		--change 'WORKDIR /home/container' \
-		--change 'ENV HOME=/home/container PATH=/usr/games:/usr/bin:/usr/sbin LANG=C.UTF-8' \
-		- "$tag" >/dev/null
-echo "made $tag ($(docker image inspect --format '{{.Size}}' "$tag" | awk '{printf "%d MB", $1 / 1e6}'))"
+tar -C "$root" --sort=name --mtime=@0 --numeric-owner -cf "$kept.part" .
+rm -f "$MAMBA_CACHE/rootfs/$name"-*.tar # of an older content
+mv "$kept.part" "$kept"
+import_rootfs "$kept"

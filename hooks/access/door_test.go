@@ -212,3 +212,27 @@ func TestErrorSaysWhyInTheLogOnly(t *testing.T) {
 		t.Errorf("PocketBase sees %+v", api)
 	}
 }
+
+// What PocketBase refuses before a handler is reached comes in our shape, too: the door is outside of
+// its middlewares.
+func TestDoorIsOutsideOfPocketBasesOwnRefusals(t *testing.T) {
+	t.Parallel()
+	p := newPanel(t, oddRoutes)
+	s := p.Settings()
+	s.RateLimits.Enabled = true
+	s.RateLimits.Rules = []core.RateLimitRule{{Label: "/api/v1/things/", MaxRequests: 1, Duration: 60}}
+	s.SuperuserIPs = []string{"198.51.100.1"}
+	if err := p.Save(s); err != nil {
+		t.Fatal(err)
+	}
+	if rec := p.call("GET", "/api/v1/things/7", "", ""); rec.Code != 200 {
+		t.Errorf("the first: %d %s", rec.Code, rec.Body)
+	}
+	rec := p.call("GET", "/api/v1/things/7", "", "")
+	refused(t, rec, 429, "too_many_requests")
+	if rec.Header().Get("Retry-After") != "10" {
+		t.Errorf("Retry-After %q", rec.Header().Get("Retry-After"))
+	}
+	_, root := p.superuser(t)
+	refused(t, p.call("GET", "/api/v1/account", root, ""), 403, "forbidden")
+}

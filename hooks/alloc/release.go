@@ -47,7 +47,7 @@ func (a *Alloc) Release(tx core.App, server string) error {
 }
 
 // ReleaseByNode gives back what every server holds on a node that is forced out, and returns how many
-// servers that were.
+// servers had their place there.
 func (a *Alloc) ReleaseByNode(tx core.App, node string) (int, error) {
 	rows, err := collections.Every[collections.Allocation](tx, collections.Allocations, "", 0, dbx.HashExp{"node": node, "status": StatusActive})
 	if err != nil {
@@ -57,6 +57,10 @@ func (a *Alloc) ReleaseByNode(tx core.App, node string) (int, error) {
 		if err := a.Release(tx, row.Server()); err != nil {
 			return 0, err
 		}
+	}
+	// Addresses that were given whole to a server before it had its place.
+	if _, err := exec(tx, "UPDATE {{ip_pools}} SET [[is_allocated]] = FALSE, [[allocated_to_server]] = '', [[updated]] = {:now} WHERE [[node]] = {:node} AND [[is_allocated]] = TRUE", dbx.Params{"node": node}); err != nil {
+		return 0, fmt.Errorf("release the addresses of node %s: %w", node, err)
 	}
 	return len(rows), nil
 }

@@ -303,35 +303,42 @@ func pickOn(app core.App, node, address string, s Strategy, groups []group) ([]i
 			return nil, err
 		}
 	}
-	wished := []any{}
+	protocols, wished := asked(groups)
+	free := map[hostPort]bool{}
+	all, err := freePorts(app, free, protocols, firstWindow, on, dbx.NewExp("[[port]] >= {:from}", dbx.Params{"from": from}))
+	if err != nil {
+		return nil, err
+	}
+	if len(wished) > 0 {
+		if _, err := freePorts(app, free, protocols, 0, on, dbx.HashExp{"port": wished}); err != nil {
+			return nil, err
+		}
+	}
+	bases := choose(free, groups, from)
+	if bases != nil || all && from == 0 {
+		return bases, nil
+	}
+	if _, err := freePorts(app, free, protocols, 0, on); err != nil {
+		return nil, err
+	}
+	return choose(free, groups, from), nil
+}
+
+// asked returns the protocols that groups need and the ports that they wish for.
+func asked(groups []group) (protocols []wire.Protocol, wished []any) {
 	for _, g := range groups {
 		for _, m := range g.members {
+			for _, p := range m.protocols {
+				if !slices.Contains(protocols, p) {
+					protocols = append(protocols, p)
+				}
+			}
 			if g.prefer > 0 {
 				wished = append(wished, g.prefer+m.offset)
 			}
 		}
 	}
-	free, n, err := freePorts(app, firstWindow, on, dbx.NewExp("[[port]] >= {:from}", dbx.Params{"from": from}))
-	if err != nil {
-		return nil, err
-	}
-	if len(wished) > 0 {
-		more, _, err := freePorts(app, int64(2*len(wished)), on, dbx.HashExp{"port": wished})
-		if err != nil {
-			return nil, err
-		}
-		for p := range more {
-			free[p] = true
-		}
-	}
-	bases := choose(free, groups, from)
-	if bases != nil || n < firstWindow && from == 0 {
-		return bases, nil
-	}
-	if free, _, err = freePorts(app, 0, on); err != nil {
-		return nil, err
-	}
-	return choose(free, groups, from), nil
+	return protocols, wished
 }
 
 // anyFrom returns a random number between the lowest and the highest free port of an address.
@@ -348,28 +355,30 @@ func anyFrom(app core.App, on dbx.HashExp) (int, error) {
 	return span.Low + rand.IntN(span.High-span.Low+1), nil
 }
 
-// freePorts reads the free ports that match, lowest first, at most limit rows (0: all; an address has
-// at most 2 × 65,535).
-func freePorts(app core.App, limit int64, where ...dbx.Expression) (map[hostPort]bool, int, error) {
-	var rows []struct {
-		Port     int    `db:"port"`
-		Protocol string `db:"protocol"`
+// freePorts adds the free ports that match to free, of each protocol the lowest first and at most
+// limit rows (0: all; an address has at most 65,535), and reports whether those were all. One query
+// per protocol, because then the index on free ports gives them without a look at the taken ones.
+func freePorts(app core.App, free map[hostPort]bool, protocols []wire.Protocol, limit int, where ...dbx.Expression) (all bool, err error) {
+	all = true
+	for _, protocol := range protocols {
+		var ports []int
+		q := app.ConcurrentDB().Select("port").From(collections.PortPools).OrderBy("port").
+			Where(dbx.NewExp("[[protocol]] = {:protocol} AND [[is_allocated]] = FALSE", dbx.Params{"protocol": string(protocol)}))
+		for _, w := range where {
+			q.AndWhere(w)
+		}
+		if limit > 0 {
+			q.Limit(int64(limit))
+		}
+		if err := q.Column(&ports); err != nil {
+			return false, fmt.Errorf("read free ports: %w", err)
+		}
+		all = all && (limit == 0 || len(ports) < limit)
+		for _, p := range ports {
+			free[hostPort{p, protocol}] = true
+		}
 	}
-	q := app.ConcurrentDB().Select("port", "protocol").From(collections.PortPools).Where(dbx.NewExp("[[is_allocated]] = FALSE")).OrderBy("port", "protocol")
-	for _, w := range where {
-		q.AndWhere(w)
-	}
-	if limit > 0 {
-		q.Limit(limit)
-	}
-	if err := q.All(&rows); err != nil {
-		return nil, 0, fmt.Errorf("read free ports: %w", err)
-	}
-	free := make(map[hostPort]bool, len(rows))
-	for _, r := range rows {
-		free[hostPort{r.Port, wire.Protocol(r.Protocol)}] = true
-	}
-	return free, len(rows), nil
+	return all, nil
 }
 
 // portsAt spells out the chosen ports, in the order of the need.

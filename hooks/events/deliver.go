@@ -134,6 +134,7 @@ func (l *lane) deliver(ctx context.Context, r *collections.Event) error {
 			break
 		}
 		l.o.log.Warn("a listener did not take an event", "listener", l.name, "event", e.ID, "kind", e.Kind, "try", try, "error", callErr)
+		nudge(l.o.progress) // what came before it in the batch need not wait for it to be marked
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():

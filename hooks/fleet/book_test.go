@@ -1,55 +1,32 @@
 package fleet
 
 import (
-	"slices"
-	"sync"
+	"testing"
 
+	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/hooks/incidents"
 )
 
-// book is incidents in memory, committed with their transaction.
+// book is the incidents room with a question for tests.
 type book struct {
-	mu   sync.Mutex
-	open map[string]int // fingerprint → count
-	log  []string       // "open <kind>", "resolve <fingerprint's kind>"
+	*incidents.Book
+	app core.App
 }
 
-func (b *book) Open(tx core.App, i incidents.Incident) error {
-	collections.AfterCommit(tx, func() {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		if b.open == nil {
-			b.open = map[string]int{}
-		}
-		b.open[i.Fingerprint]++
-		b.log = append(b.log, "open "+i.Kind)
-	})
-	return nil
-}
+func newBook(app core.App) *book { return &book{Book: incidents.New(nil), app: app} }
 
-func (b *book) Resolve(tx core.App, fingerprint, _ string) error {
-	collections.AfterCommit(tx, func() {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		if b.open[fingerprint] > 0 {
-			delete(b.open, fingerprint)
-			b.log = append(b.log, "resolve "+fingerprint)
-		}
-	})
-	return nil
-}
-
-func (b *book) count(fingerprint string) int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.open[fingerprint]
-}
-
-func (b *book) kinds() []string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return slices.Clone(b.log)
+// count is how often an open incident was seen, 0 when none is open.
+func (b *book) count(t testing.TB, fingerprint string) int {
+	t.Helper()
+	rows, err := collections.Every[collections.Incident](b.app, collections.Incidents, "", 1, dbx.HashExp{"fingerprint": fingerprint, "status": "OPEN"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(rows) == 0 {
+		return 0
+	}
+	return int(rows[0].Count())
 }

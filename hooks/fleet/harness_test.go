@@ -74,7 +74,7 @@ func newPanel(t testing.TB, change ...func(*Config)) *panel {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &panel{app: app, book: &book{}, placed: &placements{}, keeper: keeper}
+	p := &panel{app: app, book: newBook(app), placed: &placements{}, keeper: keeper}
 	p.config = Config{
 		Listen: "127.0.0.1:0", Secrets: keeper, Audit: log, Events: events.New(app, quiet()), Incidents: p.book, Log: quiet(),
 	}
@@ -286,7 +286,7 @@ func (p *panel) joinWings(t testing.TB, name string, h http.Handler) *wings {
 func openWings(t testing.TB, dir string, h http.Handler) *wings {
 	t.Helper()
 	s := &switchHandler{h: h}
-	l, err := link.New(link.Config{Dir: dir, Handler: s, Release: "test", Log: quiet()})
+	l, err := link.New(link.Config{Dir: dir, Release: "test", Log: quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -396,7 +396,7 @@ var errBroken = errors.New("the effect failed")
 
 func serverID(n int) string { return fmt.Sprintf("server%09d", n) }
 
-func mustStart(ctx context.Context, w *wings) { w.Start(ctx) }
+func mustStart(ctx context.Context, w *wings) { w.Start(ctx, w.handler) }
 
 func copyFile(t testing.TB, from, to, name string) {
 	t.Helper()

@@ -99,7 +99,7 @@ func (f *Fleet) heartbeat(node string, h wire.Heartbeat, now time.Time) (wire.He
 
 func (f *Fleet) reportSkew(n *collections.Node, skew time.Duration) error {
 	fingerprint := "node.clock:" + n.Id
-	return collections.Tx(f.app, []collections.Lock{events.Lock, nodeLock(n.Id)}, func(tx core.App) error {
+	return collections.Tx(f.app, []collections.Lock{events.Lock, incidents.Lock, nodeLock(n.Id)}, func(tx core.App) error {
 		if skew.Abs() <= maxSkew {
 			return f.cfg.Incidents.Resolve(tx, fingerprint, "The node's clock is right again.")
 		}
@@ -140,7 +140,7 @@ func (f *Fleet) sweep(now time.Time) error {
 // and the servers' phases in the same transaction. It asks the row again: a heartbeat may have come
 // in between.
 func (f *Fleet) setAlive(node string, alive bool, now time.Time) error {
-	locks := []collections.Lock{audit.Lock(""), events.Lock, nodeLock(node)}
+	locks := []collections.Lock{audit.Lock(""), events.Lock, incidents.Lock, nodeLock(node)}
 	err := collections.Tx(f.app, locks, func(tx core.App) error {
 		n, err := collections.FindNode(tx, node)
 		if err != nil {

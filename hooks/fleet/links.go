@@ -127,9 +127,10 @@ func (l *links) busy(s *session) bool {
 	return l.of(s.node).streams[s] > 0
 }
 
-// pickBulk returns the least used bulk session of a node and counts a stream on it. ask says that
-// the caller should ask for one more, because every one is in use; s is nil when there is none.
-func (l *links) pickBulk(node string, mayAsk bool) (s *session, ask bool, arrived <-chan struct{}) {
+// pickBulk returns an idle bulk session of a node and counts a stream on it, or tells what to do: ask
+// the node for one more, or wait for one that was asked for. With share it takes the least used one
+// whatever is on its way; s is nil when there is none.
+func (l *links) pickBulk(node string, share bool) (s *session, ask bool, arrived <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := l.of(node)
@@ -138,14 +139,19 @@ func (l *links) pickBulk(node string, mayAsk bool) (s *session, ask bool, arrive
 			s = b
 		}
 	}
-	if mayAsk && (s == nil || n.streams[s] > 0) && len(n.bulk)+n.asked < wire.MaxBulkConnections {
+	idle := s != nil && n.streams[s] == 0
+	switch {
+	case idle || s != nil && share:
+	case len(n.bulk)+n.asked < wire.MaxBulkConnections:
 		n.asked++
-		ask = true
+		return nil, true, n.arrived
+	case n.asked > 0:
+		return nil, false, n.arrived
+	case s == nil: // all are closed and about to be dropped
+		return nil, false, n.arrived
 	}
-	if s != nil && !ask {
-		n.streams[s]++
-	}
-	return s, ask, n.arrived
+	n.streams[s]++
+	return s, false, n.arrived
 }
 
 // unask gives back an asked connection that did not come.
@@ -223,27 +229,19 @@ func (f *Fleet) dialControl(_ context.Context, _, addr string) (net.Conn, error)
 	return s.Open()
 }
 
-// dialBulk opens a stream on the least used bulk session, asking the node for one more while all of
-// them are in use.
+// dialBulk opens a stream on a bulk session of the node. Two transfers on one session would wait for
+// each other's buffered megabytes, so it asks the node for connections up to the bound before it
+// lets transfers share one.
 func (f *Fleet) dialBulk(ctx context.Context, _, addr string) (net.Conn, error) {
 	node, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, bulkOpenTimeout)
-	defer cancel()
-	for mayAsk := true; ; {
-		s, ask, arrived := f.links.pickBulk(node, mayAsk)
-		if ask {
-			if err := f.Do(ctx, node, http.MethodPost, wire.BulkPath, nil, nil); err != nil {
-				f.links.unask(node)
-				if s == nil {
-					return nil, fmt.Errorf("open bulk connection: %w", err)
-				}
-				mayAsk = false // share what there is
-				continue
-			}
-		} else if s != nil {
+	late := time.NewTimer(bulkOpenTimeout)
+	defer late.Stop()
+	for share := false; ; {
+		s, ask, arrived := f.links.pickBulk(node, share)
+		if s != nil {
 			stream, err := s.Open()
 			if err != nil {
 				f.links.endStream(s)
@@ -251,14 +249,33 @@ func (f *Fleet) dialBulk(ctx context.Context, _, addr string) (net.Conn, error) 
 			}
 			return &bulkConn{Conn: stream, end: sync.OnceFunc(func() { f.links.endStream(s) })}, nil
 		}
+		if share {
+			f.unaskIf(ask, node)
+			return nil, fmt.Errorf("open bulk connection: none came: %w", ErrNodeOffline)
+		}
+		if ask {
+			if err := f.Do(ctx, node, http.MethodPost, wire.BulkPath, nil, nil); err != nil {
+				f.links.unask(node)
+				f.log.Debug("a node opens no further bulk connection", "node", node, "error", err)
+				share = true
+				continue
+			}
+		}
 		select {
 		case <-arrived:
+		case <-late.C:
+			f.unaskIf(ask, node)
+			share = true
 		case <-ctx.Done():
-			if ask {
-				f.links.unask(node)
-			}
-			return nil, fmt.Errorf("open bulk connection: %w: %w", ErrNodeOffline, ctx.Err())
+			f.unaskIf(ask, node)
+			return nil, fmt.Errorf("open bulk connection: %w", ctx.Err())
 		}
+	}
+}
+
+func (f *Fleet) unaskIf(asked bool, node string) {
+	if asked {
+		f.links.unask(node)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/mambahost/mamba/hooks/access"
 	"github.com/mambahost/mamba/hooks/audit"
 	"github.com/mambahost/mamba/hooks/events"
+	"github.com/mambahost/mamba/hooks/incidents"
 	"github.com/mambahost/mamba/wings/wire"
 )
 
@@ -174,7 +175,7 @@ func (in *NodeInput) put(n *collections.Node) {
 }
 
 func nodeLocks(id string) []collections.Lock {
-	return []collections.Lock{audit.Lock(""), events.Lock, nodeLock(id)}
+	return []collections.Lock{audit.Lock(""), events.Lock, incidents.Lock, nodeLock(id)}
 }
 
 // CreateNode adds a node that has still to join; token is for its join command.

@@ -26,7 +26,7 @@ func nextPid(t *testing.T, lines *bufio.Scanner) int {
 	return pid
 }
 
-func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func silentLog() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
 func TestSupervisorStartsAKilledChildAgainAndEndsIt(t *testing.T) {
 	t.Parallel()
@@ -35,7 +35,7 @@ func TestSupervisorStartsAKilledChildAgainAndEndsIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	r, w := io.Pipe()
-	s := &Supervisor{Path: sh, Args: []string{"-c", "echo $$; trap 'exit 0' TERM; while :; do read -r _ </dev/zero; done"}, Out: w, Log: quiet()}
+	s := &Supervisor{Path: sh, Args: []string{"-c", "echo $$; trap 'exit 0' TERM; while :; do read -r _ </dev/zero; done"}, Out: w, Log: silentLog()}
 	s.Start(t.Context())
 	s.Start(t.Context())
 	lines := bufio.NewScanner(r)
@@ -57,7 +57,7 @@ func TestSupervisorStartsAKilledChildAgainAndEndsIt(t *testing.T) {
 func TestSupervisorOnceSaysHowItEnded(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
-	s := &Supervisor{Path: "/bin/sh", Out: &out, Log: quiet()}
+	s := &Supervisor{Path: "/bin/sh", Out: &out, Log: silentLog()}
 	if err := s.Once(t.Context(), "-c", "echo hi; exit 3"); err == nil || out.String() != "hi\n" {
 		t.Fatalf("%v %q", err, out.String())
 	}
@@ -66,7 +66,7 @@ func TestSupervisorOnceSaysHowItEnded(t *testing.T) {
 // A panel that is killed must not leave a daemon that its successor would fight with.
 func TestChildEndsWithAKilledParent(t *testing.T) {
 	if os.Getenv("MAMBA_SUPERVISOR_PARENT") != "" {
-		s := &Supervisor{Path: "/bin/sh", Args: []string{"-c", "echo $$; exec sleep 600"}, Out: os.Stdout, Log: quiet()}
+		s := &Supervisor{Path: "/bin/sh", Args: []string{"-c", "echo $$; exec sleep 600"}, Out: os.Stdout, Log: silentLog()}
 		s.Start(t.Context())
 		select {} // until killed
 	}

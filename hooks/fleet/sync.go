@@ -14,6 +14,7 @@ import (
 	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/hooks/audit"
 	"github.com/mambahost/mamba/hooks/events"
+	"github.com/mambahost/mamba/hooks/incidents"
 	"github.com/mambahost/mamba/wings/wire"
 )
 
@@ -79,9 +80,9 @@ func (f *Fleet) observe(node string, o wire.Observed) error {
 }
 
 // locks are what a transaction needs that takes reports of servers: node:<id>, server:<id> of each,
-// the audit locks of their tenants, and the one of events.
+// the audit locks of their tenants, and those of events and incidents.
 func (f *Fleet) locks(node string, servers ...string) ([]collections.Lock, error) {
-	locks := []collections.Lock{events.Lock, nodeLock(node)}
+	locks := []collections.Lock{events.Lock, incidents.Lock, nodeLock(node)}
 	var ids []any
 	for _, id := range servers {
 		if wire.ValidID(id) {

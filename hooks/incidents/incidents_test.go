@@ -215,3 +215,44 @@ func TestBookAgainstAModel(t *testing.T) {
 		}
 	})
 }
+
+func TestTheDefaultFingerprintTellsPlacesApart(t *testing.T) {
+	t.Parallel()
+	app, b := newApp(t), incidents.New(nil)
+	for _, in := range []incidents.Incident{
+		{Kind: "a.b", Node: "n1"},
+		{Kind: "a.b", Server: "n1"}, // the same text in another place
+		{Kind: "a.b", Node: "n2"},
+		{Kind: "a.c", Node: "n1"},
+		{Kind: "a.b"},
+	} {
+		in.Severity, in.Title = incidents.Info, "x"
+		open(t, b, app, in)
+	}
+	rows := list(t, b, app, incidents.Filter{})
+	if len(rows) != 5 {
+		t.Fatalf("%d of 5 are kept apart", len(rows))
+	}
+	for _, r := range rows {
+		v := incidents.View(r)
+		if v["count"] != int64(1) || v["resolved_at"] != nil || v["first_at"] == nil || v["status"] != incidents.Opened {
+			t.Errorf("%v", v)
+		}
+	}
+}
+
+func TestResolveSharesItsTransaction(t *testing.T) {
+	t.Parallel()
+	app, b := newApp(t), incidents.New(nil)
+	open(t, b, app, offline)
+	boom := errors.New("boom")
+	err := collections.Tx(app, []collections.Lock{incidents.Lock}, func(tx core.App) error {
+		return errors.Join(b.Resolve(tx, "node.offline:nodeaaaaaaaaaaa:", "x"), boom)
+	})
+	if !errors.Is(err, boom) {
+		t.Fatal(err)
+	}
+	if n := len(list(t, b, app, incidents.Filter{Status: incidents.Opened})); n != 1 {
+		t.Fatalf("%d are open after a rollback", n)
+	}
+}

@@ -511,6 +511,59 @@ func TestAWorkerThatLostItsLeaseIsInterrupted(t *testing.T) {
 	})
 }
 
+// The database is away for a while: a worker goes on for as long as its lease is surely its own.
+func TestAWorkerThatCannotReachTheDatabase(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		away time.Duration
+		lost bool
+	}{
+		{"for less than its lease it goes on", 5 * time.Second, false},
+		{"for longer it ends, somebody else may have begun", 13 * time.Second, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, app core.App) {
+				q := New(app, Config{Log: quiet, LeaseFor: 9 * time.Second})
+				causes := make(chan error, 2)
+				began, ended := time.Now(), time.Time{}
+				q.Handle("a", Options{}, func(ctx ctxT, r *Run) error {
+					if r.Attempt == 1 {
+						select {
+						case <-ctx.Done():
+							ended = time.Now()
+							causes <- context.Cause(ctx)
+						case <-time.After(time.Minute):
+							causes <- nil
+						}
+					}
+					return nil
+				}, nil)
+				start(t, q)
+				id := enqueue(t, q, app, Job{Kind: "a"})
+				rename := func(from, to string) {
+					if _, err := app.NonconcurrentDB().NewQuery("ALTER TABLE " + from + " RENAME TO " + to).Execute(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				time.Sleep(30*time.Second + time.Millisecond)
+				rename("jobs", "away")
+				time.Sleep(c.away)
+				rename("away", "jobs")
+				if cause := <-causes; errors.Is(cause, ErrLeaseLost) != c.lost {
+					t.Fatalf("ended with %v", cause)
+				}
+				if d := ended.Sub(began); c.lost && d > 39*time.Second { // the last heartbeat was after 30 s
+					t.Fatalf("ended after %s, when the lease had long run out", d)
+				}
+				synctest.Wait()
+				time.Sleep(20 * time.Second)
+				synctest.Wait()
+				wantState(t, app, id, Done)
+			})
+		})
+	}
+}
+
 func TestAnAttemptThatTakesTooLongIsInterrupted(t *testing.T) {
 	bubble(t, func(t *testing.T, app core.App) {
 		q := New(app, Config{Log: quiet})
@@ -535,11 +588,12 @@ func TestCancel(t *testing.T) {
 		start(t, q)
 		id := enqueue(t, q, app, Job{Kind: "a", UniqueKey: "u"})
 		synctest.Wait()
+		began := time.Now()
 		if err := q.Cancel(app, id, "the customer changed his mind"); err != nil {
 			t.Fatal(err)
 		}
-		if cause := <-causes; !errors.Is(cause, ErrCancelled) {
-			t.Fatal(cause)
+		if cause := <-causes; !errors.Is(cause, ErrCancelled) || time.Since(began) > 0 {
+			t.Fatal(cause, time.Since(began))
 		}
 		synctest.Wait()
 		j := wantState(t, app, id, Cancelled)

@@ -205,8 +205,9 @@ func (k *Keeper) make(tx core.App, scope string) (tink.AEAD, error) {
 		return nil, fmt.Errorf("make a data key: %w", err)
 	}
 	var buf bytes.Buffer
-	if err := handle.WriteWithAssociatedData(keyset.NewBinaryWriter(&buf), wrapper{k.master}, keyBind(scope)); err != nil {
-		return nil, fmt.Errorf("wrap a data key: %w", err)
+	w := &wrapper{m: k.master}
+	if err := handle.WriteWithAssociatedData(keyset.NewBinaryWriter(&buf), w, keyBind(scope)); err != nil {
+		return nil, fmt.Errorf("wrap a data key: %w", errors.Join(w.err, err))
 	}
 	row, err := collections.NewDataKey(tx)
 	if err != nil {
@@ -233,7 +234,7 @@ func (k *Keeper) unwrap(row *collections.DataKey) (tink.AEAD, error) {
 	if err != nil {
 		return nil, refuse
 	}
-	handle, err := keyset.ReadWithAssociatedData(keyset.NewBinaryReader(bytes.NewReader(raw)), wrapper{k.master}, keyBind(row.Scope()))
+	handle, err := keyset.ReadWithAssociatedData(keyset.NewBinaryReader(bytes.NewReader(raw)), &wrapper{m: k.master}, keyBind(row.Scope()))
 	if err != nil {
 		return nil, refuse
 	}
@@ -244,11 +245,21 @@ func (k *Keeper) unwrap(row *collections.DataKey) (tink.AEAD, error) {
 	return key, nil
 }
 
-// wrapper is a Master as Tink wants it.
-type wrapper struct{ m Master }
+// wrapper is a Master as Tink wants it. It keeps the master's error, which Tink does not wrap.
+type wrapper struct {
+	m   Master
+	err error
+}
 
-func (w wrapper) Encrypt(plain, bind []byte) ([]byte, error)   { return w.m.Wrap(plain, bind) }
-func (w wrapper) Decrypt(wrapped, bind []byte) ([]byte, error) { return w.m.Unwrap(wrapped, bind) }
+func (w *wrapper) Encrypt(plain, bind []byte) (out []byte, err error) {
+	out, w.err = w.m.Wrap(plain, bind)
+	return out, w.err
+}
+
+func (w *wrapper) Decrypt(wrapped, bind []byte) (out []byte, err error) {
+	out, w.err = w.m.Unwrap(wrapped, bind)
+	return out, w.err
+}
 
 func keyBind(scope string) []byte { return encode("data_keys", scope) }
 

@@ -294,3 +294,67 @@ func TestDerivedKeysDifferByPurposeAndMaster(t *testing.T) {
 		t.Error("derived keys are alike")
 	}
 }
+
+func TestASecretOpensWithItsOwnPlaceAndNoOther(t *testing.T) {
+	t.Parallel()
+	app := newApp(t)
+	k := newKeeper(t, app, newMaster(t))
+	part := rapid.StringMatching(`[ab]{1,3}`) // few letters, so that different places join to the same text
+	type at struct {
+		scope string
+		ref   secrets.Ref
+	}
+	draw := func(r *rapid.T, label string) at {
+		return at{part.Draw(r, label+" scope"), secrets.Ref{Table: part.Draw(r, label+" table"), Row: part.Draw(r, label+" row"), Field: part.Draw(r, label+" field")}}
+	}
+	rapid.Check(t, func(r *rapid.T) {
+		here, there := draw(r, "here"), draw(r, "there")
+		sealed, err := k.Seal(app, here.scope, here.ref, []byte("x"))
+		if err != nil {
+			r.Fatal(err)
+		}
+		if _, err := k.Open(app, there.scope, there.ref, sealed); (err == nil) != (here == there) {
+			r.Fatalf("sealed at %+v, opened at %+v: %v", here, there, err)
+		}
+	})
+}
+
+// brokenMaster stands for a key management service that does not answer.
+type brokenMaster struct {
+	secrets.Master
+	wrap, unwrap error
+}
+
+func (m brokenMaster) Wrap(plain, bind []byte) ([]byte, error) {
+	if m.wrap != nil {
+		return nil, m.wrap
+	}
+	return m.Master.Wrap(plain, bind)
+}
+
+func (m brokenMaster) Unwrap(wrapped, bind []byte) ([]byte, error) {
+	if m.unwrap != nil {
+		return nil, m.unwrap
+	}
+	return m.Master.Unwrap(wrapped, bind)
+}
+
+func TestAMasterThatDoesNotAnswerStoresNothing(t *testing.T) {
+	t.Parallel()
+	app := newApp(t)
+	m, away := newMaster(t), errors.New("no answer")
+	if _, err := newKeeper(t, app, brokenMaster{m, away, nil}).Seal(app, secrets.System, here, []byte("x")); !errors.Is(err, away) {
+		t.Fatal(err)
+	}
+	if n, _ := app.CountRecords(collections.DataKeies); n != 0 {
+		t.Fatal("a key was stored that nothing wraps")
+	}
+	sealed := seal(t, newKeeper(t, app, m), app, secrets.System, here, "x")
+	deaf := newKeeper(t, app, brokenMaster{m, nil, away})
+	if _, err := deaf.Open(app, secrets.System, here, sealed); !errors.Is(err, secrets.ErrMasterKey) {
+		t.Fatal(err)
+	}
+	if err := deaf.Check(app); !errors.Is(err, secrets.ErrMasterKey) {
+		t.Fatal(err)
+	}
+}

@@ -11,6 +11,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -193,6 +194,10 @@ func (a *Agent) Apply(ctx context.Context, spec wire.Spec) (wire.Observed, error
 	if err := validate(&spec); err != nil {
 		return wire.Observed{}, err
 	}
+	spec, err := clone(spec)
+	if err != nil {
+		return wire.Observed{}, err
+	}
 	for range applyTries {
 		s, err := a.lookup(spec.ServerID)
 		if errors.Is(err, ErrUnknown) {
@@ -211,6 +216,18 @@ func (a *Agent) Apply(ctx context.Context, spec wire.Spec) (wire.Observed, error
 		a.drop(s)
 	}
 	return wire.Observed{}, fmt.Errorf("apply spec of server %s: %w", spec.ServerID, errBuried)
+}
+
+// clone makes a spec the agent's own: its maps and slices stay the caller's otherwise.
+func clone(spec wire.Spec) (own wire.Spec, err error) {
+	raw, err := json.Marshal(spec)
+	if err == nil {
+		err = json.Unmarshal(raw, &own)
+	}
+	if err != nil {
+		return own, fmt.Errorf("copy spec of server %s: %w", spec.ServerID, err)
+	}
+	return own, nil
 }
 
 func (a *Agent) lookup(id string) (*server, error) {

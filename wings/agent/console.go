@@ -24,11 +24,12 @@ const (
 	maxViewers     = 500  // of one server
 	frameLines     = 256  // in one frame
 	frameBytes     = 128 << 10
-	journalBytes   = 1 << 20 // then the journal is written anew out of the ring
-	unsureSkip     = 1000    // numbers skipped when the journal's end cannot be read
-	flushLines     = 256     // unwritten lines that are written at once
-	crashLines     = 50      // of the console, kept with a crash
-	lineOverhead   = 64      // bytes counted per line on top of its text
+	journalBytes   = 1 << 20        // then the journal is written anew out of the ring
+	unsureSkip     = 1000           // numbers skipped when the journal's end cannot be read
+	maxSeq         = int64(1) << 60 // no console gets there
+	flushLines     = 256            // unwritten lines that are written at once
+	crashLines     = 50             // of the console, kept with a crash
+	lineOverhead   = 64             // bytes counted per line on top of its text
 	flushEvery     = 500 * time.Millisecond
 	commandsPerSec = 10
 	commandsAtOnce = 20
@@ -56,6 +57,7 @@ type console struct {
 	last      int64 // newest number given
 	announced int64 // dropped lines up to here may be told without a line after them
 	flushed   int64 // newest number in the journal
+	size      int64 // of the journal, bytes
 	out       mark
 	install   mark
 	state     wire.State
@@ -75,6 +77,17 @@ type journalEntry struct {
 	Lines   []wire.ConsoleLine `json:"lines,omitempty"`
 }
 
+// follows says whether the entry can stand behind number last: its numbers rise, up to its own.
+func (e *journalEntry) follows(last int64) bool {
+	for _, l := range e.Lines {
+		if l.Seq <= last {
+			return false
+		}
+		last = l.Seq
+	}
+	return last <= e.Seq && e.Seq > 0 && e.Seq < maxSeq
+}
+
 // openConsole reads the journal back. A damaged end costs a gap, never a doubled number.
 func openConsole(path string) (*console, error) {
 	c := &console{path: path, turn: make(chan struct{}, 1), viewers: map[*Viewer]struct{}{}, tokens: linesBurst, tokensAt: time.Now()}
@@ -87,7 +100,7 @@ func openConsole(path string) (*console, error) {
 			continue
 		}
 		var e journalEntry
-		if json.Unmarshal([]byte(text), &e) != nil || e.Seq < c.last {
+		if json.Unmarshal([]byte(text), &e) != nil || !e.follows(c.last) {
 			c.last += unsureSkip
 			continue
 		}
@@ -96,7 +109,7 @@ func openConsole(path string) (*console, error) {
 			c.push(l)
 		}
 	}
-	c.flushed, c.announced = c.last, c.last
+	c.flushed, c.announced, c.size = c.last, c.last, int64(len(raw))
 	return c, nil
 }
 
@@ -228,43 +241,47 @@ func (c *console) flush() error {
 		return nil
 	}
 	from := sort.Search(len(c.lines), func(i int) bool { return c.lines[i].Seq > c.flushed })
+	anew := c.size > journalBytes // out of the whole ring
+	if anew {
+		from = 0
+	}
 	entry := journalEntry{Seq: c.last, Out: c.out, Install: c.install, Lines: append([]wire.ConsoleLine(nil), c.lines[from:]...)}
-	whole := journalEntry{Seq: c.last, Out: c.out, Install: c.install, Lines: append([]wire.ConsoleLine(nil), c.lines...)}
 	c.mu.Unlock()
-	if err := c.write(entry, whole); err != nil {
+	n, err := c.write(entry, anew)
+	if err != nil {
 		return err
 	}
 	c.mu.Lock()
 	c.flushed = entry.Seq
+	if anew {
+		c.size = 0
+	}
+	c.size += n
 	c.mu.Unlock()
 	return nil
 }
 
-func (c *console) write(entry, whole journalEntry) error {
-	f, err := os.OpenFile(c.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
-	if err != nil {
-		return fmt.Errorf("open console journal: %w", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return fmt.Errorf("look at console journal: %w", err)
-	}
-	big := info.Size() > journalBytes
-	if big {
-		entry = whole
-	}
+func (c *console) write(entry journalEntry, anew bool) (n int64, err error) {
 	raw, err := json.Marshal(entry)
 	if err != nil {
-		return fmt.Errorf("encode console journal: %w", err)
+		return 0, fmt.Errorf("encode console journal: %w", err)
 	}
-	if big {
-		return writeFile(c.path, append(raw, '\n'), 0o600)
+	raw = append(raw, '\n')
+	if anew {
+		return int64(len(raw)), writeFile(c.path, raw, 0o600)
 	}
-	if _, err := f.Write(append(raw, '\n')); err != nil {
-		return fmt.Errorf("append to console journal: %w", err)
+	f, err := os.OpenFile(c.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return 0, fmt.Errorf("open console journal: %w", err)
 	}
-	return nil
+	_, err = f.Write(raw)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return 0, fmt.Errorf("append to console journal: %w", err)
+	}
+	return int64(len(raw)), nil
 }
 
 // close ends every viewer; the server is deleted.

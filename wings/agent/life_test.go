@@ -237,6 +237,42 @@ func TestRestartKillAndReinstallCountersActOnceHoweverFarBehind(t *testing.T) {
 	})
 }
 
+func TestEveryChangeIsReportedWithARevisionOfItsOwn(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		spec := stopped(running(1))
+		r.apply(spec)
+		r.untilState(spec.ServerID, time.Minute, wire.StateStopped)
+		spec.Generation, spec.RestartCount, spec.KillCount = 3, 4, 5 // changes nothing but what was reached
+		r.apply(spec)
+		pass(time.Second)
+		spec.Generation, spec.Desired, spec.Crash.MaxAttempts = 4, wire.DesiredRunning, 9
+		r.apply(spec)
+		r.untilState(spec.ServerID, time.Minute, wire.StateRunning)
+		_ = r.agent.Command(context.Background(), spec.ServerID, "crash")
+		r.until(spec.ServerID, time.Minute, "crashed", func(o wire.Observed) bool {
+			if o.CrashCount == 1 && o.State == wire.StateRunning && o.StartedAt.Before(o.ExitedAt) {
+				t.Errorf("a crash shows up while the state still says running: %+v", o)
+			}
+			return o.State == wire.StateCrashed
+		})
+		reached := false
+		last := wire.Observed{}
+		for _, e := range r.rep.of(wire.EventObserved) {
+			if e.Observed.Revision != last.Revision+1 {
+				t.Errorf("revision %d follows %d", e.Observed.Revision, last.Revision)
+			}
+			last = *e.Observed
+			reached = reached || (last.Generation == 3 && last.RestartCount == 4 && last.KillCount == 5 && last.Settled)
+		}
+		if !reached {
+			t.Errorf("the counters of a stopped server were never reported as reached")
+		}
+		if o := r.get(spec.ServerID); o.Revision != last.Revision || o.State != last.State {
+			t.Errorf("what is shown (%d, %s) is not what was reported last (%d, %s)", o.Revision, o.State, last.Revision, last.State)
+		}
+	})
+}
+
 func TestAChangedSpecIsTakenAtTheNextStart(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		spec := running(1)

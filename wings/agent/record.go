@@ -47,7 +47,8 @@ const (
 // record is the durable half of a server (state.json), owned by its run loop. Its methods are pure:
 // they decide, and touch nothing but the record.
 type record struct {
-	Observed wire.Observed `json:"observed"` // as last made public; counters and Installed live here only
+	Observed  wire.Observed `json:"observed"`  // as it is now; counters and Installed live here only
+	Published wire.Observed `json:"published"` // as last made public, with its Revision
 
 	Install         installPhase  `json:"install,omitempty"`
 	InstallTimedOut bool          `json:"install_timed_out,omitempty"` // journaled before the kill

@@ -96,7 +96,7 @@ func (st store) load(id string) (*wire.Spec, *record, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return spec, rec, nil
 	}
-	rec.Observed.Revision = time.Now().UnixMilli() // above whatever was reported before
+	rec.Published.Revision = time.Now().UnixMilli() // above whatever was reported before
 	return spec, rec, nil
 }
 

@@ -67,8 +67,8 @@ func TestADamagedRecordNeverLeadsToAnInstallOverData(t *testing.T) {
 		if err != nil || !rec.Observed.Installed || rec.Install != installDone {
 			t.Errorf("with data it does not count as installed: %+v, %v", rec, err)
 		}
-		if damage != "" && rec.Observed.Revision < 1_000_000 {
-			t.Errorf("its revision starts over at %d", rec.Observed.Revision)
+		if damage != "" && rec.Published.Revision < 1_000_000 {
+			t.Errorf("its revision starts over at %d", rec.Published.Revision)
 		}
 	}
 }

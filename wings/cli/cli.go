@@ -1,24 +1,23 @@
-// Package cli is the command line of the node daemon. Two binaries offer it: wings itself, and
-// mambahost for its own machine.
+// Package cli is the command line of wings.
 //
-// It owns flags and the order in which the parts of a node start and stop. It refuses to hold
-// behaviour. Its one invariant: ending the daemon, in whatever way, ends no game.
+// It owns the commands, their flags and how the node's parts are put together: engine, agent, link.
+// It refuses to decide anything about servers or trust.
+//
+// Its one invariant: ending the program, for whatever reason, never stops a game.
 package cli
 
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"net/netip"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"github.com/mambahost/mamba/blueprints/render"
 	"github.com/mambahost/mamba/wings/agent"
@@ -28,199 +27,186 @@ import (
 	"github.com/mambahost/mamba/wings/wire"
 )
 
-const usage = `wings runs game servers on this machine for a Mamba Host panel.
+// DefaultDir holds the node's identity, spool, records and the servers' data.
+const DefaultDir = "/var/lib/mamba-wings"
 
-  wings join URL --token TOKEN [--dir DIR]   become a node; the panel shows the whole command
-  wings run [--dir DIR]                      run the daemon
-  wings version
+const joinTimeout = time.Minute
 
-`
-
-// DefaultDir holds a node's identity, its servers and their data.
-const DefaultDir = "/var/lib/mamba/wings"
-
-// Main runs the command in args and returns the exit code: 0 done, 1 failed, 2 misused.
-func Main(args []string, version string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	err := command(ctx, args, version)
-	switch {
-	case err == nil:
-		return 0
-	case errors.Is(err, errUsage):
-		fmt.Fprint(os.Stderr, usage)
-		return 2
-	}
-	if game := new(demo.ExitError); errors.As(err, &game) {
-		return game.Code
-	}
-	fmt.Fprintln(os.Stderr, "wings:", err)
-	return 1
+// Program is one run of the command line.
+type Program struct {
+	Release string   // of the binary
+	Args    []string // without the program's name
+	Stdin   io.Reader
+	Stdout  io.Writer
+	Stderr  io.Writer
 }
 
-var errUsage = errors.New("usage")
-
-func command(ctx context.Context, args []string, version string) error {
-	if len(args) == 0 {
-		return errUsage
+// Run executes the command that Args name, until it is done or ctx ends, and returns the exit code.
+func Run(ctx context.Context, p Program) int {
+	root := &cobra.Command{
+		Use:           "wings",
+		Short:         "Runs the game servers of this machine for a Mamba Host panel",
+		SilenceUsage:  true,
+		SilenceErrors: true,
 	}
-	switch rest := args[1:]; args[0] {
-	case "join":
-		return join(ctx, rest, version, os.Stdout)
-	case "run":
-		return run(ctx, rest, version)
-	case demo.ServerCommand: // what the demo image runs
-		return demo.Run(ctx, rest, os.Stdin, os.Stdout)
-	case demo.InstallCommand:
-		return demo.Install(ctx, rest, os.Stdout)
-	case "version", "--version":
-		fmt.Println("wings", version)
-		return nil
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetArgs(p.Args)
+	root.SetIn(p.Stdin)
+	root.SetOut(p.Stdout)
+	root.SetErr(p.Stderr)
+	root.AddCommand(p.join(), p.run(), p.version(), p.demoServer(), p.demoInstall())
+	err := root.ExecuteContext(ctx)
+	var exit *demo.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		fmt.Fprintln(p.Stderr, "wings:", err)
 	}
-	return errUsage
+	return demo.ExitCode(err)
 }
 
-// flags returns a flag set with --dir.
-func flags(name string) (*flag.FlagSet, *string) {
-	f := flag.NewFlagSet("wings "+name, flag.ContinueOnError)
-	unset := os.Getenv("MAMBA_WINGS_DIR")
-	if unset == "" {
-		unset = DefaultDir
+func (p Program) join() *cobra.Command {
+	var token, dir string
+	c := &cobra.Command{
+		Use:   "join URL --token TOKEN",
+		Short: "Join a panel with the command that it shows when a node is added",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			ctx, cancel := context.WithTimeout(c.Context(), joinTimeout)
+			defer cancel()
+			id, err := link.Join(ctx, args[0], token, dir, p.Release)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(p.Stdout, "This machine is node %s now. Start it with: wings run --dir %s\n", id, dir)
+			return err
+		},
 	}
-	return f, f.String("dir", unset, "where identity, servers and their data are kept (MAMBA_WINGS_DIR)")
+	c.Flags().StringVar(&token, "token", "", "one-time token of the node, from the panel")
+	c.Flags().StringVar(&dir, "dir", DefaultDir, "folder of the node's identity and data")
+	if err := c.MarkFlagRequired("token"); err != nil {
+		panic(err) // the flag is two lines above
+	}
+	return c
 }
 
-func join(ctx context.Context, args []string, version string, out io.Writer) error {
-	f, dir := flags("join")
-	token := f.String("token", "", "the join token that the panel shows")
-	// The URL may stand before the flags, as the panel prints it.
-	var url string
-	if len(args) > 0 && args[0] != "" && args[0][0] != '-' {
-		url, args = args[0], args[1:]
+// runFlags are what `wings run` can be told.
+type runFlags struct {
+	dir, dockerHost, networkPool, logLevel string
+	uid, gid                               int
+}
+
+func (p Program) run() *cobra.Command {
+	var f runFlags
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "Run the servers of this node and keep the link to the panel",
+		Args:  cobra.NoArgs,
+		RunE:  func(c *cobra.Command, _ []string) error { return p.node(c.Context(), f) },
 	}
-	if err := f.Parse(args); err != nil {
-		return errUsage
+	c.Flags().StringVar(&f.dir, "dir", DefaultDir, "folder of the node's identity and data")
+	c.Flags().StringVar(&f.dockerHost, "docker-host", "", "address of the Docker Engine API (default: as the docker command)")
+	c.Flags().StringVar(&f.networkPool, "network-pool", "", "IPv4 range for the tenants' private networks (default "+engine.DefaultNetworkPool.String()+")")
+	c.Flags().StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	c.Flags().IntVar(&f.uid, "uid", agent.DefaultUID, "user that games run as")
+	c.Flags().IntVar(&f.gid, "gid", agent.DefaultGID, "group that games run as")
+	return c
+}
+
+// node puts the parts together and runs them until ctx ends. The agent goes on with the servers
+// whether or not the panel or the engine is there.
+func (p Program) node(ctx context.Context, f runFlags) error {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
+		return fmt.Errorf("--log-level: %w", err)
 	}
-	if url == "" {
-		url = f.Arg(0)
-	}
-	if url == "" || *token == "" {
-		return errUsage
-	}
-	path, err := filepath.Abs(*dir)
+	log := slog.New(slog.NewTextHandler(p.Stderr, &slog.HandlerOptions{Level: level}))
+	dir, err := filepath.Abs(f.dir)
 	if err != nil {
 		return err
 	}
-	id, err := link.Join(ctx, url, *token, path, version)
+	id, err := link.Joined(dir)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "This machine is node %s now. Start it with: wings run --dir %s\n", id, path)
-	return nil
-}
-
-// run is the daemon. It ends with ctx; games go on.
-func run(ctx context.Context, args []string, version string) error {
-	f, dir := flags("run")
-	pool := f.String("network-pool", engine.DefaultNetworkPool.String(), "where the tenants' private networks come from")
-	if err := f.Parse(args); err != nil || f.NArg() > 0 {
-		return errUsage
-	}
-	path, err := filepath.Abs(*dir)
+	eng, err := p.engine(f, id, log)
 	if err != nil {
 		return err
 	}
-	prefix, err := netip.ParsePrefix(*pool)
-	if err != nil {
-		return fmt.Errorf("--network-pool: %w", err)
-	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	n, err := open(path, version, prefix, log)
-	if err != nil {
-		return err
-	}
-	defer n.close()
-	if err := n.agent.Start(ctx); err != nil {
-		return fmt.Errorf("restore servers: %w", err)
-	}
-	n.link.Start(ctx)
-	log.Info("node is up", "node", n.link.NodeID(), "dir", path)
-	<-ctx.Done()
-	log.Info("node daemon ends; games go on", "node", n.link.NodeID())
-	return nil
-}
-
-// node is the parts of a running daemon.
-type node struct {
-	engine *engine.Docker
-	agent  *agent.Agent
-	link   *link.Link
-}
-
-func open(dir, version string, pool netip.Prefix, log *slog.Logger) (*node, error) {
-	n := &node{}
-	var handler http.Handler
-	facts := link.Machine(dir)
-	l, err := link.New(link.Config{
-		Dir: dir, Release: version, Log: log,
-		// The agent answers, and it is made after the link because it reports through it.
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.ServeHTTP(w, r) }),
-		Facts:   func(ctx context.Context) wire.Heartbeat { return n.facts(ctx, facts(ctx)) },
+	defer eng.Close()
+	var servers *agent.Agent // set before the link asks for facts
+	tie, err := link.New(link.Config{
+		Dir: dir, Release: p.Release, Log: log.With("part", "link"),
+		Facts: func(ctx context.Context) wire.Heartbeat { return facts(ctx, dir, servers) },
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	n.link = l
-	n.engine, err = engine.NewDocker(engine.Config{NodeLabel: l.NodeID(), NetworkPool: pool, BuiltinBinary: self(), Logger: log})
+	defer tie.Stop()
+	servers, err = agent.New(agent.Config{
+		Engine: eng, Dir: filepath.Join(dir, "servers"), Reporter: tie, Render: render.Apply,
+		Logger: log.With("part", "agent"), UID: f.uid, GID: f.gid,
+	})
 	if err != nil {
-		l.Stop()
-		return nil, err
+		return err
 	}
-	n.agent, err = agent.New(agent.Config{Engine: n.engine, Dir: dir, Reporter: l, Render: render.Apply, Logger: log})
-	if err != nil {
-		l.Stop()
-		n.engine.Close()
-		return nil, err
+	defer servers.Stop()
+	if err := servers.Start(ctx); err != nil {
+		return err
 	}
-	handler = n.agent.Handler()
-	return n, nil
+	tie.Start(ctx, servers.Handler())
+	log.Info("wings runs", "node", id, "release", p.Release, "dir", dir)
+	<-ctx.Done()
+	log.Info("wings ends; the games go on")
+	tie.Stop() // before the agent: no request may meet one that has stopped
+	return nil
 }
 
-func (n *node) close() {
-	n.link.Stop()
-	n.agent.Stop()
-	n.engine.Close()
-}
-
-const infoTimeout = 5 * time.Second // an engine that does not answer must not hold up a heartbeat
-
-// facts adds what the engine says to what the kernel says.
-func (n *node) facts(ctx context.Context, h wire.Heartbeat) wire.Heartbeat {
-	ctx, cancel := context.WithTimeout(ctx, infoTimeout)
-	defer cancel()
-	info, err := n.engine.Info(ctx, agent.OpInfo)
-	if err != nil {
-		h.EngineError = err.Error()
-		return h
-	}
-	h.Engine = info.Name + " " + info.Version
-	known, err := n.agent.List()
-	if err != nil {
-		return h // still restoring
-	}
-	for _, o := range known.Observed {
-		if o.State == wire.StateRunning || o.State == wire.StateStarting || o.State == wire.StateStopping {
-			h.Containers++
+func (p Program) engine(f runFlags, node string, log *slog.Logger) (*engine.Docker, error) {
+	cfg := engine.Config{Host: f.dockerHost, NodeLabel: node, Logger: log.With("part", "engine")}
+	if f.networkPool != "" {
+		pool, err := netip.ParsePrefix(f.networkPool)
+		if err != nil {
+			return nil, fmt.Errorf("--network-pool: %w", err)
 		}
+		cfg.NetworkPool = pool
 	}
+	var err error
+	if cfg.BuiltinBinary, err = os.Executable(); err != nil {
+		return nil, fmt.Errorf("find own binary: %w", err)
+	}
+	return engine.NewDocker(cfg)
+}
+
+// facts is what a heartbeat says: the machine, and the engine as the agent sees it.
+func facts(ctx context.Context, dir string, servers *agent.Agent) wire.Heartbeat {
+	h := link.Machine(dir)(ctx)
+	health := servers.Health(ctx)
+	h.Engine, h.EngineError, h.Containers = health.Engine, health.EngineError, int64(health.Running)
 	return h
 }
 
-// self is the binary that becomes the demo image: this one.
-func self() string {
-	path, err := os.Executable()
-	if err != nil {
-		return "" // the demo image is then unavailable, and says so
+func (p Program) version() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the release and the protocol version",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintf(p.Stdout, "wings %s (protocol %d)\n", p.Release, wire.Version)
+			return err
+		},
 	}
-	return path
+}
+
+// The demo commands are what runs inside the containers of the built-in image, which is this binary.
+func (p Program) demoServer() *cobra.Command {
+	return &cobra.Command{
+		Use: demo.ServerCommand, Hidden: true, DisableFlagParsing: true,
+		RunE: func(c *cobra.Command, args []string) error { return demo.Run(c.Context(), args, p.Stdin, p.Stdout) },
+	}
+}
+
+func (p Program) demoInstall() *cobra.Command {
+	return &cobra.Command{
+		Use: demo.InstallCommand, Hidden: true, DisableFlagParsing: true,
+		RunE: func(c *cobra.Command, args []string) error { return demo.Install(c.Context(), args, p.Stdout) },
+	}
 }

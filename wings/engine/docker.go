@@ -47,7 +47,10 @@ type Config struct {
 type Docker struct {
 	cfg Config
 	cli *client.Client
-	log *slog.Logger
+	// fresh opens a connection for each request. A dockerd that ends stops listening first and goes
+	// on answering on connections that are open: only a new one tells that it stays.
+	fresh *client.Client
+	log   *slog.Logger
 
 	life    context.Context // ends at Close; pulls run under it, because they outlive their callers
 	end     context.CancelFunc
@@ -89,9 +92,13 @@ func NewDocker(cfg Config) (*Docker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("engine: make a Docker client: %w", err)
 	}
+	fresh, err := client.New(append(opts, client.WithHTTPHeaders(map[string]string{"Connection": "close"}))...)
+	if err != nil {
+		return nil, fmt.Errorf("engine: make a Docker client without keep-alive: %w", err)
+	}
 	life, end := context.WithCancel(context.Background())
 	return &Docker{
-		cfg: cfg, cli: cli, log: cfg.Logger, life: life, end: end, flights: map[string]*flight{},
+		cfg: cfg, cli: cli, fresh: fresh, log: cfg.Logger, life: life, end: end, flights: map[string]*flight{},
 		warned: map[string]bool{},
 	}, nil
 }
@@ -136,7 +143,7 @@ func (d *Docker) Close() error {
 	if already {
 		return nil
 	}
-	return d.cli.Close()
+	return errors.Join(d.cli.Close(), d.fresh.Close())
 }
 
 // maxWarned bounds what warnOnce remembers; the kernel's missing features are fewer than ten.

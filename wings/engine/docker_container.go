@@ -261,10 +261,17 @@ func (d *Docker) Wait(ctx context.Context, _ string, id string) (Exit, error) {
 	return exit, mapped(what, err)
 }
 
+// confirmTimeout bounds how long an engine may take to say on a new connection how a run ended. One
+// that ends behind a socket of systemd's accepts nothing more but lets callers queue.
+const confirmTimeout = 5 * time.Second
+
 // exitOf reads how the run ended that ended with code. If the container is gone or runs again, the
-// code is all that is known.
+// code is all that is known. It fails when the engine is going away: without live-restore it ends its
+// games before it ends itself, and that is not the games' doing.
 func (d *Docker) exitOf(ctx context.Context, id string, code int) (Exit, error) {
-	res, err := d.cli.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
+	defer cancel()
+	res, err := d.fresh.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
 	if errdefs.IsNotFound(err) {
 		return Exit{Code: code, At: time.Now()}, nil
 	}

@@ -74,8 +74,8 @@ func TestPullIsSharedAndShowsProgress(t *testing.T) {
 	for r := range reports {
 		percents = append(percents, r.percent)
 	}
-	if registry.LayerRequests() != 1 {
-		t.Errorf("the layer was asked for %d times by %d callers", registry.LayerRequests(), callers)
+	if registry.Pulls() != 1 {
+		t.Errorf("%d pulls for %d callers", registry.Pulls(), callers)
 	}
 	if ids[0] == "" || ids[1] != ids[0] || ids[2] != ids[0] {
 		t.Errorf("ids %v", ids)
@@ -85,8 +85,8 @@ func TestPullIsSharedAndShowsProgress(t *testing.T) {
 			t.Errorf("progress of %d %%", p)
 		}
 	}
-	if again, err := ensure(b, image, nil); err != nil || again != ids[0] || registry.LayerRequests() != 1 {
-		t.Errorf("asked again: %s, %v, %d requests", again, err, registry.LayerRequests())
+	if again, err := ensure(b, image, nil); err != nil || again != ids[0] || registry.Pulls() != 1 {
+		t.Errorf("asked again: %s, %v, %d pulls", again, err, registry.Pulls())
 	}
 	t.Logf("%d progress reports: %v", len(percents), percents)
 }
@@ -101,17 +101,20 @@ func TestPullOutlivesACallerButNotTheLast(t *testing.T) {
 	defer leaveFirst()
 	defer leaveSecond()
 	ended := make(chan error, 2)
-	ready := make(chan struct{}, 1000)
 	for _, ctx := range []context.Context{first, second} {
+		ready := make(chan struct{}, 1000)
 		go func() {
 			_, err := b.EnsureImage(ctx, "engine.image", image, func(int, string) { ready <- struct{}{} })
 			ended <- err
 		}()
+		<-ready // it is in; who joins later hears of the newest progress at once
 	}
-	<-ready
 	leaveFirst()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("who left got %v", err)
+	}
+	if registry.Pulls() != 1 {
+		t.Errorf("%d pulls for two callers", registry.Pulls())
 	}
 	select {
 	case err := <-ended:

@@ -17,6 +17,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/moby/moby/client"
 	"pgregory.net/rapid"
 
 	"github.com/mambahost/mamba/wings/wire"
@@ -44,6 +45,27 @@ func TestNewDockerRefusesAnUnusableConfig(t *testing.T) {
 	}
 	if err := errors.Join(d.Close(), d.Close()); err != nil {
 		t.Errorf("close twice: %v", err)
+	}
+}
+
+func TestBothClientsTalkToTheSameEngine(t *testing.T) {
+	t.Setenv("DOCKER_HOST", "")
+	for _, host := range []string{"", "unix:///nowhere/d.sock"} {
+		d, err := NewDocker(Config{NodeLabel: "n", Host: host})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.cli.DaemonHost() != d.fresh.DaemonHost() {
+			t.Errorf("hosts %s and %s", d.cli.DaemonHost(), d.fresh.DaemonHost())
+		}
+		_, one := d.cli.Ping(t.Context(), client.PingOptions{})
+		_, other := d.fresh.Ping(t.Context(), client.PingOptions{})
+		if fmt.Sprint(one) != fmt.Sprint(other) { // neither, or the same refusal of the same socket
+			t.Errorf("host %q: %v, and on a new connection %v", host, one, other)
+		}
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -78,7 +78,9 @@ type Engine interface {
 	// List returns every container that carries LabelServer and this daemon's LabelNode.
 	List(ctx context.Context, op string) ([]Container, error)
 
-	// Wait blocks until the container is not running and says how it ended; at once if it is not.
+	// Wait blocks until the container is not running and says how it ended; at once if it is not. An
+	// error when the engine went away or is just going: an engine without live-restore takes its
+	// games along, and that is no crash of theirs.
 	Wait(ctx context.Context, op string, id string) (Exit, error)
 	// Logs follows the container's output from (not including) after, each line with the engine's
 	// time stamp. A zero after means from the beginning. The channel is closed when the container

@@ -40,6 +40,15 @@ type Identity struct {
 	roots *x509.CertPool
 }
 
+// Joined returns the node id that a directory's identity has, ErrNotJoined when there is none.
+func Joined(dir string) (nodeID string, err error) {
+	id, err := loadIdentity(dir)
+	if err != nil {
+		return "", err
+	}
+	return id.NodeID, nil
+}
+
 // loadIdentity reads and checks a node's identity; ErrNotJoined when there is none.
 func loadIdentity(dir string) (*Identity, error) {
 	raw, err := os.ReadFile(filepath.Join(dir, identityFile))

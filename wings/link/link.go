@@ -12,7 +12,6 @@ package link
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/big"
@@ -44,7 +43,6 @@ type Facts func(ctx context.Context) wire.Heartbeat
 // Config of a Link.
 type Config struct {
 	Dir     string       // holds identity.json (written by Join) and spool/
-	Handler http.Handler // answers the panel's requests; required
 	Facts   Facts        // default: Machine(Dir)
 	Release string       // of the binary
 	Log     *slog.Logger // default: slog.Default()
@@ -64,6 +62,7 @@ type Link struct {
 
 	mu      sync.Mutex
 	cancel  context.CancelFunc // nil until Start
+	handler http.Handler       // of the panel's requests; set by Start
 	stopped bool
 	bulk    int // bulk connections that are open or being opened
 
@@ -73,9 +72,6 @@ type Link struct {
 // New loads the identity and opens the spool, so that Report works at once. ErrNotJoined when the
 // directory holds no identity. Nothing runs before Start.
 func New(cfg Config) (*Link, error) {
-	if cfg.Handler == nil {
-		return nil, errors.New("link: Handler is required")
-	}
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
@@ -99,14 +95,15 @@ func New(cfg Config) (*Link, error) {
 // NodeID is who this node is to the panel.
 func (l *Link) NodeID() string { return l.id.Load().NodeID }
 
-// Start begins to connect, to report and to send, until ctx ends or Stop is called. A second call
-// does nothing. It never fails because the panel is away.
-func (l *Link) Start(ctx context.Context) {
+// Start begins to connect, to report and to send, until ctx ends or Stop is called; the panel's
+// requests go to handler. A second call does nothing. It never fails because the panel is away.
+func (l *Link) Start(ctx context.Context, handler http.Handler) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.cancel != nil || l.stopped {
 		return
 	}
+	l.handler = handler
 	ctx, l.cancel = context.WithCancel(ctx)
 	l.wg.Go(func() { l.keepLinked(ctx) })
 	l.wg.Go(func() { l.beat(ctx) })

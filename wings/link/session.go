@@ -185,6 +185,9 @@ func (l *Link) hello(session *yamux.Session) error {
 
 // serve is the handler for every stream of the panel.
 func (l *Link) serve(ctx context.Context) http.Handler {
+	l.mu.Lock()
+	handler := l.handler
+	l.mu.Unlock()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !l.handlers.begin() {
 			refuse(w, http.StatusServiceUnavailable, "stopping", "This node is stopping.")
@@ -206,7 +209,7 @@ func (l *Link) serve(ctx context.Context) http.Handler {
 			l.openBulk(ctx, w, r)
 			return
 		}
-		l.cfg.Handler.ServeHTTP(w, r)
+		handler.ServeHTTP(w, r)
 	})
 }
 

@@ -100,11 +100,12 @@ func (r *Registry) name(image string) string {
 // Open lets the second half of the layer go. It may be called again.
 func (r *Registry) Open() { r.once.Do(func() { close(r.gate) }) }
 
-// LayerRequests says how often the layer was asked for.
-func (r *Registry) LayerRequests() int {
+// Pulls says how often the manifest was asked for, which dockerd does once for each pull that it is
+// told to make. (The layer is no measure: dockerd itself shares its download.)
+func (r *Registry) Pulls() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.hits[r.layer]
+	return r.hits[r.manifest]
 }
 
 func (r *Registry) add(blob []byte) string {

@@ -336,7 +336,12 @@ func (c *client) wait(ctx context.Context, id string) (engine.Exit, error) {
 	case <-broken:
 		return engine.Exit{}, ErrAway
 	}
-	return run.exit, nil
+	select {
+	case <-broken: // the engine took the game along: as with dockerd, that is not told as an exit
+		return engine.Exit{}, ErrAway
+	default:
+		return run.exit, nil
+	}
 }
 
 func (c *client) Logs(ctx context.Context, op, id string, after time.Time) (*engine.LogStream, error) {

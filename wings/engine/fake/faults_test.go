@@ -236,7 +236,16 @@ func TestAnEngineRestartKeepsGamesOnlyWithLiveRestore(t *testing.T) {
 		if !isRunning(t, e, id) {
 			t.Error("the game ended although live-restore is on")
 		}
+		waited := make(chan error)
+		go func() {
+			_, err := e.Wait(t.Context(), "engine.wait", id)
+			waited <- err
+		}()
+		synctest.Wait()
 		m.RestartEngine(false)
+		if err := <-waited; !errors.Is(err, fake.ErrAway) {
+			t.Errorf("a wait over the engine's end: %v", err)
+		}
 		if isRunning(t, e, id) {
 			t.Error("the game runs although live-restore is off")
 		}
