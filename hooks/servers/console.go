@@ -131,7 +131,7 @@ func (p *consoleProxy) down() {
 	for {
 		kind, frame, err := p.node.ReadMessage()
 		if err != nil {
-			p.say(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseTryAgainLater, "node away"))
+			_ = p.say(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseTryAgainLater, "node away"))
 			return
 		}
 		if p.say(kind, frame) != nil {

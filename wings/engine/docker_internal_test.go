@@ -342,7 +342,7 @@ func TestReadFrameTellsAnEndFromACut(t *testing.T) {
 			t.Errorf("frame %q, %v; want %q", got, err, want)
 		}
 	}
-	if _, err := readFrame(r); err != io.EOF {
+	if _, err := readFrame(r); !errors.Is(err, io.EOF) {
 		t.Errorf("end: %v", err)
 	}
 	for cut := 1; cut < len(frame(1, "out\n")); cut++ {
