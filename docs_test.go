@@ -23,7 +23,7 @@ import (
 
 // What the documentation says is compared with the source here, so that it cannot go stale unseen.
 
-func page(t *testing.T, name string) string {
+func readPage(t *testing.T, name string) string {
 	t.Helper()
 	raw, err := os.ReadFile(name)
 	if err != nil {
@@ -32,8 +32,8 @@ func page(t *testing.T, name string) string {
 	return string(raw)
 }
 
-// walk calls fn for every file below dir with that suffix, without what others have written.
-func walk(t *testing.T, dir, suffix string, fn func(file string)) {
+// eachFile calls fn for every file below dir with that suffix, without what others have written.
+func eachFile(t *testing.T, dir, suffix string, fn func(file string)) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(file string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -53,10 +53,10 @@ func walk(t *testing.T, dir, suffix string, fn func(file string)) {
 	}
 }
 
-// inspect calls fn for every node of every Go file below dir that is not a test.
-func inspect(t *testing.T, dir string, fn func(file string, n ast.Node)) {
+// eachNode calls fn for every node of every Go file below dir that is not a test.
+func eachNode(t *testing.T, dir string, fn func(file string, n ast.Node)) {
 	t.Helper()
-	walk(t, dir, ".go", func(file string) {
+	eachFile(t, dir, ".go", func(file string) {
 		if strings.HasSuffix(file, "_test.go") {
 			return
 		}
@@ -68,15 +68,15 @@ func inspect(t *testing.T, dir string, fn func(file string, n ast.Node)) {
 	})
 }
 
-// text evaluates a literal, or literals added to wire.APIPrefix. ok is false for anything else.
-func text(e ast.Expr) (s string, ok bool) {
+// literal evaluates a literal, or literals added to wire.APIPrefix. ok is false for anything else.
+func literal(e ast.Expr) (s string, ok bool) {
 	switch e := e.(type) {
 	case *ast.BasicLit:
 		s, err := strconv.Unquote(e.Value)
 		return s, err == nil && e.Kind == token.STRING
 	case *ast.BinaryExpr:
-		left, okLeft := text(e.X)
-		right, okRight := text(e.Y)
+		left, okLeft := literal(e.X)
+		right, okRight := literal(e.Y)
 		return left + right, okLeft && okRight
 	case *ast.SelectorExpr:
 		return "/v1", e.Sel.Name == "APIPrefix"
@@ -84,8 +84,8 @@ func text(e ast.Expr) (s string, ok bool) {
 	return "", false
 }
 
-// call returns the receiver's and the method's name of a call x.M(first, …), and its first argument.
-func call(n ast.Node) (on, method, first string, ok bool) {
+// methodCall returns the receiver's and the method's name of a call x.M(first, …), and its first argument.
+func methodCall(n ast.Node) (on, method, first string, ok bool) {
 	c, isCall := n.(*ast.CallExpr)
 	if !isCall || len(c.Args) == 0 {
 		return "", "", "", false
@@ -98,35 +98,35 @@ func call(n ast.Node) (on, method, first string, ok bool) {
 	if !isName {
 		return "", "", "", false
 	}
-	first, ok = text(c.Args[0])
+	first, ok = literal(c.Args[0])
 	return x.Name, s.Sel.Name, first, ok
 }
 
-var methods = []string{"GET", "POST", "PUT", "PATCH", "DELETE"}
+var httpMethods = []string{"GET", "POST", "PUT", "PATCH", "DELETE"}
 
-// registered lists the routes in the source: "GET /servers" on the group of /api/v1, "POST /v1/enrol"
+// registeredRoutes lists the routes in the source: "GET /servers" on the group of /api/v1, "POST /v1/enrol"
 // on a mux of the node listener or of a node.
-func registered(t *testing.T) []string {
+func registeredRoutes(t *testing.T) []string {
 	t.Helper()
 	var out []string
 	groups := map[string]string{} // file and variable → prefix of its group
 	collect := func(file string, n ast.Node) {
 		if a, ok := n.(*ast.AssignStmt); ok && len(a.Lhs) == 1 && len(a.Rhs) == 1 {
 			name, isName := a.Lhs[0].(*ast.Ident)
-			if _, method, prefix, ok := call(a.Rhs[0]); ok && isName && method == "Group" {
+			if _, method, prefix, ok := methodCall(a.Rhs[0]); ok && isName && method == "Group" {
 				groups[file+name.Name] = prefix
 			}
 		}
-		on, method, first, ok := call(n)
+		on, method, first, ok := methodCall(n)
 		switch {
-		case ok && slices.Contains(methods, method):
+		case ok && slices.Contains(httpMethods, method):
 			out = append(out, method+" "+groups[file+on]+first)
 		case ok && method == "HandleFunc" && strings.Contains(first, " "):
 			out = append(out, first)
 		}
 	}
-	inspect(t, "hooks", collect)
-	inspect(t, "wings/agent", collect)
+	eachNode(t, "hooks", collect)
+	eachNode(t, "wings/agent", collect)
 	return out
 }
 
@@ -138,10 +138,10 @@ var offMux = []string{"POST /v1/link/bulk"} // wire.BulkPath, in wings/link
 func TestEveryRouteIsInTheAPIPage(t *testing.T) {
 	t.Parallel()
 	said := map[string]bool{}
-	for _, m := range spelledRoute.FindAllStringSubmatch(page(t, "docs/api.md"), -1) {
+	for _, m := range spelledRoute.FindAllStringSubmatch(readPage(t, "docs/api.md"), -1) {
 		said[m[1]] = true
 	}
-	routes := registered(t)
+	routes := registeredRoutes(t)
 	if len(routes) < 40 {
 		t.Fatalf("only %d routes were found in the source", len(routes))
 	}
@@ -161,18 +161,18 @@ var errorMakers = []string{"BadRequest", "Unauthenticated", "Forbidden", "NotFou
 
 func TestEveryErrorCodeIsInTheAPIPage(t *testing.T) {
 	t.Parallel()
-	api, found := page(t, "docs/api.md"), 0
+	api, found := readPage(t, "docs/api.md"), 0
 	want := func(file, code string) {
 		found++
 		if !strings.Contains(api, "`"+code+"`") {
 			t.Errorf("docs/api.md lacks the code `%s` of %s", code, file)
 		}
 	}
-	inspect(t, "hooks", func(file string, n ast.Node) {
-		if on, method, first, ok := call(n); ok && on == "access" && slices.Contains(errorMakers, method) {
+	eachNode(t, "hooks", func(file string, n ast.Node) {
+		if on, method, first, ok := methodCall(n); ok && on == "access" && slices.Contains(errorMakers, method) {
 			want(file, first)
 		}
-		if code, ok := field(n, "Error", "Code"); ok {
+		if code, ok := literalField(n, "Error", "Code"); ok {
 			want(file, code)
 		}
 	})
@@ -181,8 +181,8 @@ func TestEveryErrorCodeIsInTheAPIPage(t *testing.T) {
 	}
 }
 
-// field returns the literal value of a field in a composite literal of a type of that name.
-func field(n ast.Node, typeName, key string) (string, bool) {
+// literalField returns the literal value of a field in a composite literal of a type of that name.
+func literalField(n ast.Node, typeName, key string) (string, bool) {
 	c, ok := n.(*ast.CompositeLit)
 	if !ok {
 		return "", false
@@ -198,7 +198,7 @@ func field(n ast.Node, typeName, key string) (string, bool) {
 	for _, e := range c.Elts {
 		if kv, isPair := e.(*ast.KeyValueExpr); ok && isPair {
 			if k, isName := kv.Key.(*ast.Ident); isName && k.Name == key {
-				return text(kv.Value)
+				return literal(kv.Value)
 			}
 		}
 	}
@@ -207,9 +207,9 @@ func field(n ast.Node, typeName, key string) (string, bool) {
 
 func TestEveryIncidentAndClockIsInTheOperationsPage(t *testing.T) {
 	t.Parallel()
-	operations, kinds, clocks := page(t, "docs/operations.md"), 0, 0
-	inspect(t, "hooks", func(file string, n ast.Node) {
-		if kind, ok := field(n, "Incident", "Kind"); ok {
+	operations, kinds, clocks := readPage(t, "docs/operations.md"), 0, 0
+	eachNode(t, "hooks", func(file string, n ast.Node) {
+		if kind, ok := literalField(n, "Incident", "Kind"); ok {
 			if kinds++; !strings.Contains(operations, "`"+kind+"`") {
 				t.Errorf("docs/operations.md lacks the incident `%s` of %s", kind, file)
 			}
@@ -220,7 +220,7 @@ func TestEveryIncidentAndClockIsInTheOperationsPage(t *testing.T) {
 		}
 		if s, isMethod := c.Fun.(*ast.SelectorExpr); isMethod && s.Sel.Name == "Cron" {
 			clocks++
-			if name, _ := text(c.Args[0]); !strings.Contains(operations, "`"+name+"`") {
+			if name, _ := literal(c.Args[0]); !strings.Contains(operations, "`"+name+"`") {
 				t.Errorf("docs/operations.md lacks the scheduled work `%s`", name)
 			}
 		}
@@ -240,7 +240,7 @@ var (
 
 func TestEveryFlagAndVariableIsDocumented(t *testing.T) {
 	t.Parallel()
-	configuration := page(t, "docs/configuration.md")
+	configuration := readPage(t, "docs/configuration.md")
 	flags := pflag.NewFlagSet("mambahost", pflag.ContinueOnError)
 	hooks.Flags(flags, "test")
 	flags.VisitAll(func(f *pflag.Flag) {
@@ -261,21 +261,21 @@ func TestEveryFlagAndVariableIsDocumented(t *testing.T) {
 			}
 		}
 	}
-	both := configuration + page(t, "docs/testing.md")
+	both := configuration + readPage(t, "docs/testing.md")
 	found := 0
 	check := func(pattern *regexp.Regexp) func(file string) {
 		return func(file string) {
-			for _, m := range pattern.FindAllStringSubmatch(page(t, file), -1) {
+			for _, m := range pattern.FindAllStringSubmatch(readPage(t, file), -1) {
 				if found++; !strings.Contains(both, "`"+m[1]+"`") {
 					t.Errorf("neither docs/configuration.md nor docs/testing.md tells of %s, which %s reads", m[1], file)
 				}
 			}
 		}
 	}
-	walk(t, "hooks", ".go", check(variableInGo))
-	walk(t, "wings", ".go", check(variableInGo))
-	walk(t, "deploy", ".go", check(variableInGo))
-	walk(t, "deploy", ".sh", check(variableInSh))
+	eachFile(t, "hooks", ".go", check(variableInGo))
+	eachFile(t, "wings", ".go", check(variableInGo))
+	eachFile(t, "deploy", ".go", check(variableInGo))
+	eachFile(t, "deploy", ".sh", check(variableInSh))
 	check(variableInGo)("harness_test.go")
 	if found < 15 {
 		t.Fatalf("only %d uses of variables were found", found)
@@ -291,14 +291,14 @@ var (
 func TestLinksAndTestsThatPagesNameExist(t *testing.T) {
 	t.Parallel()
 	var tests []string
-	walk(t, ".", "_test.go", func(file string) {
-		for _, m := range declaredTest.FindAllStringSubmatch(page(t, file), -1) {
+	eachFile(t, ".", "_test.go", func(file string) {
+		for _, m := range declaredTest.FindAllStringSubmatch(readPage(t, file), -1) {
 			tests = append(tests, m[1])
 		}
 	})
 	links, names := 0, 0
-	walk(t, ".", ".md", func(file string) {
-		content := page(t, file)
+	eachFile(t, ".", ".md", func(file string) {
+		content := readPage(t, file)
 		for _, m := range markdownLink.FindAllStringSubmatch(content, -1) {
 			if strings.Contains(m[1], ":") {
 				continue // another site
