@@ -102,7 +102,7 @@ func (p *panel) start() {
 	p.cmd = exec.Command(bin, args...)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.Env = append(os.Environ(), p.env...)
-	if host := os.Getenv("MAMBA_TEST_DOCKER_HOST"); host != "" {
+	if host := dockerHost(); host != "" {
 		p.cmd.Env = append(p.cmd.Env, "DOCKER_HOST="+host)
 	}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -376,3 +376,8 @@ var nextPorts = func() func(n int) string {
 		return fmt.Sprintf("%d-%d", first, next-1)
 	}
 }()
+
+// dockerHost is the engine of this run; empty: the machine's own.
+func dockerHost() string { return os.Getenv("MAMBA_TEST_DOCKER_HOST") }
+
+func fieldsOf(raw []byte) []string { return strings.Fields(string(raw)) }

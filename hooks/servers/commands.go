@@ -298,7 +298,7 @@ func (s *Servers) Update(tx core.App, a access.Actor, row *collections.Server, i
 	}
 	row.SetName(strings.TrimSpace(name))
 	if in.Limits == nil && in.Variables == nil {
-		return s.rename(tx, a, row)
+		return s.keep(tx, a, row, map[string]any{})
 	}
 	if limits != limitsOf(row) {
 		if err := s.resize(tx, row, limits); err != nil {
@@ -308,12 +308,18 @@ func (s *Servers) Update(tx core.App, a access.Actor, row *collections.Server, i
 	if err := s.setVariables(tx, a, row, in.Variables); err != nil {
 		return Outcome{}, err
 	}
-	return s.commit(tx, a, row, Update, Phase(row.Status()), map[string]any{"limits": limits, "variables": slices.Sorted(maps.Keys(in.Variables))})
+	changed := map[string]any{"limits": limits, "variables": slices.Sorted(maps.Keys(in.Variables))}
+	if _, held, err := s.ports(tx, row.Id); err != nil {
+		return Outcome{}, err
+	} else if !held {
+		return s.keep(tx, a, row, changed) // its node has nothing of it; the reinstall brings all of it
+	}
+	return s.commit(tx, a, row, Update, Phase(row.Status()), changed)
 }
 
-// rename needs nothing of the node.
-func (s *Servers) rename(tx core.App, a access.Actor, row *collections.Server) (Outcome, error) {
-	if err := s.witness(tx, a, row, Update, map[string]any{"name": row.Name()}); err != nil {
+// keep stores a change that its node has not to hear of.
+func (s *Servers) keep(tx core.App, a access.Actor, row *collections.Server, metadata map[string]any) (Outcome, error) {
+	if err := s.witness(tx, a, row, Update, metadata); err != nil {
 		return Outcome{}, err
 	}
 	if err := s.settle(tx, row, Phase(row.Status())); err != nil {

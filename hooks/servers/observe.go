@@ -52,7 +52,7 @@ func (s *Servers) Observe(tx core.App, node string, o wire.Observed) error {
 	ahead := o.PlacementEpoch > row.PlacementEpoch() || o.Generation > row.Generation()
 	if ahead {
 		// This panel was restored from a backup: the node has seen newer commands than we know of.
-		// What we want now has to be newer still (DESIGN §2.1).
+		// What we want now has to be newer still.
 		row.SetPlacementEpoch(max(o.PlacementEpoch, row.PlacementEpoch()))
 		row.SetGeneration(o.Generation + 1)
 	}

@@ -220,14 +220,14 @@ type ActInput struct {
 var actionsOfRoute = []Action{Start, Stop, Restart, Kill, Reinstall}
 
 func (s *Servers) act(e *core.RequestEvent) error {
+	if _, _, err := s.allowed(e, "server.read"); err != nil {
+		return err
+	}
 	var in ActInput
 	if err := access.Bind(e, &in); err != nil {
 		return err
 	}
 	if !slices.Contains(actionsOfRoute, in.Action) {
-		if _, _, err := s.allowed(e, "server.read"); err != nil {
-			return err
-		}
 		return access.Invalid(map[string]access.FieldError{"action": {Code: "unknown", Message: "Ask for start, stop, restart, kill or reinstall."}})
 	}
 	return s.onServer(e, "server."+string(in.Action), nil, func(tx core.App, a access.Actor, row *collections.Server) (Outcome, error) {

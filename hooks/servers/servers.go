@@ -75,7 +75,6 @@ type Servers struct {
 // Limits of the room.
 const (
 	maxConsoles         = 2_000            // console sockets at once
-	consolesPerUser     = 30               // of one person
 	pushTimeout         = 15 * time.Second // one Spec to one node
 	installDeadline     = 2 * time.Hour    // of a reachable node that neither finishes nor fails
 	commandDeadline     = 30 * time.Minute
@@ -110,7 +109,7 @@ func (s *Servers) find(app core.App, tenant, id string) (*collections.Server, er
 	return row, nil
 }
 
-var errNotFound = access.NotFound("server_not_found", "There is no such server here.")
+var errNotFound = access.NotFound("server_not_found", "There is no such server.")
 
 // effective is what the node is asked for: what is wished, but stopped while the tenant is
 // suspended.
