@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -98,7 +99,27 @@ func (e errStill) Error() string { return string(e) }
 // portRange returns n ports that are free now, as a pool of a node. Each test has its own.
 func portRange(t testing.TB, n int) string {
 	t.Helper()
-	return nextPorts(n)
+	ports, err := nextPorts(n)
+	must(t, err)
+	return ports
+}
+
+func TestPortsOfTestNodesAreFree(t *testing.T) {
+	t.Parallel()
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer tcp.Close()
+	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	must(t, err)
+	defer udp.Close()
+	for _, held := range []int{tcp.Addr().(*net.TCPAddr).Port, udp.LocalAddr().(*net.UDPAddr).Port} {
+		if portFree(held) {
+			t.Errorf("port %d is held and counts as free", held)
+		}
+	}
+	if a, b := portRange(t, 3), portRange(t, 3); a == b {
+		t.Errorf("%s was handed out twice", a)
+	}
 }
 
 // console is an open console of a server.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -71,6 +72,7 @@ func newPanel(t testing.TB, args ...string) *panel {
 	if err != nil {
 		t.Fatalf("superuser: %v\n%s", err, out)
 	}
+	t.Cleanup(p.sweep)
 	t.Cleanup(p.stop)
 	return p
 }
@@ -363,17 +365,30 @@ func demoServer(name string) map[string]any {
 	}
 }
 
-// nextPorts hands out ranges of ports below the ephemeral ones, one after the other, so that tests in
-// parallel never share one. Another process may hold a port: its test then says so.
-var nextPorts = func() func(n int) string {
+// Ports of the nodes: below the ephemeral ones, so that no connection takes one by chance.
+const firstPort, lastPort = 20_000, 32_000
+
+// nextPorts hands out ranges of ports that nothing holds now, one after the other, so that tests in
+// parallel never share one. Each test process begins somewhere else.
+var nextPorts = func() func(n int) (string, error) {
 	var mu sync.Mutex
-	next := 20_000
-	return func(n int) string {
+	next := firstPort + os.Getpid()*97%(lastPort-firstPort)
+	return func(n int) (string, error) {
 		mu.Lock()
 		defer mu.Unlock()
-		first := next
-		next += n
-		return fmt.Sprintf("%d-%d", first, next-1)
+		found := 0
+		for range 2 * (lastPort - firstPort) {
+			if next++; next >= lastPort {
+				next, found = firstPort, 0
+			}
+			if found++; !portFree(next) {
+				found = 0
+			}
+			if found == n {
+				return fmt.Sprintf("%d-%d", next-n+1, next), nil
+			}
+		}
+		return "", fmt.Errorf("no %d ports in a row are free between %d and %d", n, firstPort, lastPort)
 	}
 }()
 
@@ -381,3 +396,23 @@ var nextPorts = func() func(n int) string {
 func dockerHost() string { return os.Getenv("MAMBA_TEST_DOCKER_HOST") }
 
 func fieldsOf(raw []byte) []string { return strings.Fields(string(raw)) }
+func portFree(port int) bool {
+	return bindable("tcp", "127.0.0.1", port) == nil && bindable("udp", "127.0.0.1", port) == nil
+}
+
+// bindable says why a port cannot be listened on.
+func bindable(protocol, ip string, port int) error {
+	addr := net.JoinHostPort(ip, strconv.Itoa(port))
+	if protocol == "udp" {
+		conn, err := net.ListenPacket("udp", addr)
+		if err == nil {
+			err = conn.Close()
+		}
+		return err
+	}
+	l, err := net.Listen("tcp", addr)
+	if err == nil {
+		err = l.Close()
+	}
+	return err
+}

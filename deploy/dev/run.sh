@@ -19,7 +19,8 @@ cleanup() {
 # The games of this run end with it; their containers stay, so that the next run starts them again.
 stop_games() {
   local node ids
-  node=$(sed -n 's/.*"node_id": *"\([a-z0-9]*\)".*/\1/p' "$data/wings/identity.json" 2>/dev/null)
+  [ -f "$data/wings/identity.json" ] || return 0
+  node=$(sed -n 's/.*"node_id": *"\([a-z0-9]*\)".*/\1/p' "$data/wings/identity.json")
   [ -n "$node" ] || return 0
   ids=$(docker ps -q --filter "label=host.mamba.node=$node" 2>/dev/null)
   [ -n "$ids" ] && { say "stopping the games"; docker stop -t 10 $ids >/dev/null; }

@@ -11,7 +11,7 @@
 'use strict'
 const fs = require('fs')
 const readline = require('readline')
-const { EventEmitter } = require('events')
+const { EventEmitter, once } = require('events')
 
 const begun = process.hrtime.bigint()
 const VERSION = '1.20.4'
@@ -96,7 +96,8 @@ server.on('error', (err) => {
     process.exit(1)
   }
 })
-server.on('listening', () => {
+// Ready is who lets players in: the port is open before the world is there, and who comes between is sent away.
+Promise.all([once(server, 'listening'), once(server, 'pluginsReady')]).then(() => {
   const seconds = Number(process.hrtime.bigint() - begun) / 1e9
   log(`Done (${seconds.toFixed(3)}s)! For help, type "help"`)
 })
