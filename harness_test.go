@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/mambahost/mamba/deploy/dev/mailcatch"
+	"github.com/mambahost/mamba/wings/engine/dockertest"
 )
 
 // The whole-system tests run the built binary as an operator does, and talk to it as a browser does.
@@ -48,6 +49,7 @@ type panel struct {
 	node string // address of the node listener
 	args []string
 	env  []string
+	host string // of the Docker Engine; empty: as the docker command
 	mail *mailcatch.Server
 
 	cmd  *exec.Cmd
@@ -63,7 +65,7 @@ func newPanel(t testing.TB, args ...string) *panel {
 	mail, err := mailcatch.Start()
 	must(t, err)
 	t.Cleanup(func() { mail.Close() })
-	p := &panel{t: t, dir: t.TempDir(), mail: mail, args: args}
+	p := &panel{t: t, dir: t.TempDir(), mail: mail, args: args, host: os.Getenv(dockertest.HostVariable)}
 	p.url, p.node = "http://"+freeAddr(t), freeAddr(t)
 	bin, err := binary()
 	must(t, err)
@@ -71,6 +73,11 @@ func newPanel(t testing.TB, args ...string) *panel {
 	if err != nil {
 		t.Fatalf("superuser: %v\n%s", err, out)
 	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			p.dumpLog()
+		}
+	})
 	t.Cleanup(p.stop)
 	return p
 }
@@ -102,19 +109,14 @@ func (p *panel) start() {
 	p.cmd = exec.Command(bin, args...)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.Env = append(os.Environ(), p.env...)
-	if host := os.Getenv("MAMBA_TEST_DOCKER_HOST"); host != "" {
-		p.cmd.Env = append(p.cmd.Env, "DOCKER_HOST="+host)
+	if p.host != "" {
+		p.cmd.Env = append(p.cmd.Env, "DOCKER_HOST="+p.host)
 	}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	must(p.t, p.cmd.Start())
 	done := make(chan struct{})
 	p.done = done
 	go func(cmd *exec.Cmd) { _ = cmd.Wait(); close(done) }(p.cmd)
-	p.t.Cleanup(func() {
-		if p.t.Failed() {
-			p.dumpLog()
-		}
-	})
 	eventually(p.t, 60*time.Second, "the panel answers", func() error {
 		select {
 		case <-done:
@@ -364,15 +366,36 @@ func demoServer(name string) map[string]any {
 }
 
 // nextPorts hands out ranges of ports below the ephemeral ones, one after the other, so that tests in
-// parallel never share one. Another process may hold a port: its test then says so.
+// parallel never share one. A range in which another process listens is passed over: a game whose
+// port is taken is tried again for minutes, as it should be, and looks like a test that hangs.
 var nextPorts = func() func(n int) string {
 	var mu sync.Mutex
-	next := 20_000
+	next := 20_000 + os.Getpid()%40*200 // two test processes seldom begin at the same place
 	return func(n int) string {
 		mu.Lock()
 		defer mu.Unlock()
-		first := next
-		next += n
-		return fmt.Sprintf("%d-%d", first, next-1)
+		for first := next; ; first++ {
+			if first+n > 32_000 {
+				first = 20_000
+			}
+			if taken := firstTaken(first, n); taken != 0 {
+				first = taken
+				continue
+			}
+			next = first + n
+			return fmt.Sprintf("%d-%d", first, next-1)
+		}
 	}
 }()
+
+// firstTaken returns the first of n ports that somebody listens on; 0 when all are free.
+func firstTaken(first, n int) int {
+	for port := first; port < first+n; port++ {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			return port
+		}
+		l.Close()
+	}
+	return 0
+}
