@@ -316,6 +316,21 @@ func (r *rig) killWings() {
 	})
 }
 
+// pauseWings stops the node daemon from doing anything; the panel takes the node for online until it
+// has been silent for a minute. The function that it returns sends the daemon another signal.
+func (r *rig) pauseWings() (resume func(syscall.Signal)) {
+	r.t.Helper()
+	pid := r.wings()
+	if pid == 0 {
+		r.t.Fatal("there is no node daemon to pause")
+	}
+	must(r.t, syscall.Kill(pid, syscall.SIGSTOP))
+	var once sync.Once
+	resume = func(sig syscall.Signal) { once.Do(func() { _ = syscall.Kill(pid, sig) }) }
+	r.t.Cleanup(func() { resume(syscall.SIGCONT) })
+	return resume
+}
+
 // at runs fn when d has passed, in its own goroutine.
 func at(wg *sync.WaitGroup, d time.Duration, fn func()) {
 	wg.Go(func() {

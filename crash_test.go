@@ -62,7 +62,7 @@ func (s *storm) run(name, what string) {
 	for range 3 {
 		calm = append(calm, s.make(true))
 	}
-	for range s.each + 1 {
+	for range s.each*3/2 + 1 { // what one round takes of the running and of the stopped ones
 		s.make(true)
 		s.make(false)
 	}

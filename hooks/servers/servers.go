@@ -132,7 +132,10 @@ func effective(row *collections.Server) wire.Desired {
 }
 
 func want(row *collections.Server) Want {
-	return Want{Desired: effective(row), Epoch: row.PlacementEpoch(), Generation: row.Generation(), DeleteID: row.DeleteID()}
+	return Want{
+		Desired: effective(row), Epoch: row.PlacementEpoch(), Generation: row.Generation(), DeleteID: row.DeleteID(),
+		Refused: row.InstallStatus() == "FAILED", // beside an observation of this generation that says so itself
+	}
 }
 
 // seen returns the last observation that counted; nil when there is none.
