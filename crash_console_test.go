@@ -78,6 +78,22 @@ func (v *reel) until(text, ask string) {
 	})
 }
 
+// follow reads on one connection until it breaks.
+func (v *reel) follow() {
+	v.c.t.Helper()
+	ws := v.c.dialConsole(v.server, v.last)
+	defer ws.Close()
+	_ = ws.SetReadDeadline(time.Now().Add(30 * time.Second))
+	for {
+		var f wire.ConsoleFrame
+		if err := ws.ReadJSON(&f); err != nil {
+			v.breaks++
+			return
+		}
+		v.take(f, "")
+	}
+}
+
 // take stores a frame. A number that comes twice, or goes back, is a doubled line.
 func (v *reel) take(f wire.ConsoleFrame, text string) (found bool) {
 	v.c.t.Helper()
@@ -135,6 +151,7 @@ func TestT02_ConsoleGoesOnAfterAKill(t *testing.T) {
 			r.killWings()
 		})
 		defer timer.Stop()
+		v.follow()
 		v.until(fmt.Sprintf("kill %d is over", i), fmt.Sprintf("say kill %d is over", i))
 		<-ended
 		v.until(fmt.Sprintf("and %d again", i), fmt.Sprintf("say and %d again", i))

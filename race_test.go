@@ -21,7 +21,7 @@ func (r *rig) crowd(c *client, n int) (codes map[string]int, ids []string) {
 		wg.Go(func() {
 			<-begin
 			body := demoServer(fmt.Sprintf("crowd %d", i))
-			body["start"] = false
+			body["start"], body["limits"] = false, map[string]int{"cpu_millicores": 100, "memory_mib": 32, "disk_gib": 1}
 			a, err := c.try("POST", "/api/v1/servers", body, "Idempotency-Key", fmt.Sprintf("crowd-%d", i))
 			mu.Lock()
 			defer mu.Unlock()
@@ -61,7 +61,7 @@ func TestT09_MoreCreatesThanPorts(t *testing.T) {
 	var nodes struct{ Items []struct{ ID string } }
 	r.root.ok("GET", "/api/v1/admin/nodes", nil, &nodes)
 	r.root.ok("PATCH", "/api/v1/admin/nodes/"+nodes.Items[0].ID, map[string]any{
-		"overcommit_cpu_percent": 10_000, "overcommit_memory_percent": 10_000, "overcommit_disk_percent": 10_000,
+		"overcommit_cpu_percent": 1000, "overcommit_memory_percent": 1000, "overcommit_disk_percent": 1000,
 	}, nil)
 	resume := r.pauseWings()
 	began := time.Now()
