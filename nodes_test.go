@@ -3,6 +3,7 @@ package main
 import (
 	"net/http"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 )
@@ -10,7 +11,7 @@ import (
 // Forcing a node out gives its servers up, and nothing else keeps it.
 func TestANodeForcedOutTakesItsServersAlong(t *testing.T) {
 	t.Parallel()
-	p := newPanel(t, "--local-node", "--node-ports", nextPorts(5))
+	p := newPanel(t, "--local-node", "--node-ports", portRange(t, 5))
 	p.start()
 	c, root := p.customer("nora"), p.super()
 	s := c.create(demoServer("stranded"))
@@ -40,17 +41,12 @@ func TestANodeForcedOutTakesItsServersAlong(t *testing.T) {
 // removeContainers takes away what a test left on purpose.
 func removeContainers(t *testing.T, server string) {
 	t.Helper()
-	docker := func(args ...string) *exec.Cmd {
-		if dockerHost() != "" {
-			args = append([]string{"-H", dockerHost()}, args...)
-		}
-		return exec.Command("docker", args...)
-	}
+	docker := func(args ...string) *exec.Cmd { return onEngine(exec.Command("docker", args...)) }
 	ids, err := docker("ps", "-aq", "--filter", "label=host.mamba.server="+server).Output()
 	if err != nil {
 		t.Errorf("list containers of %s: %v", server, err)
 	}
-	for _, id := range fieldsOf(ids) {
+	for id := range strings.FieldsSeq(string(ids)) {
 		if out, err := docker("rm", "-f", id).CombinedOutput(); err != nil {
 			t.Errorf("remove container %s: %v %s", id, err, out)
 		}

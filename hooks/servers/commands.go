@@ -298,7 +298,7 @@ func (s *Servers) Update(tx core.App, a access.Actor, row *collections.Server, i
 	}
 	row.SetName(strings.TrimSpace(name))
 	if in.Limits == nil && in.Variables == nil {
-		return s.keep(tx, a, row, map[string]any{})
+		return s.note(tx, a, row, map[string]any{})
 	}
 	if limits != limitsOf(row) {
 		if err := s.resize(tx, row, limits); err != nil {
@@ -309,17 +309,19 @@ func (s *Servers) Update(tx core.App, a access.Actor, row *collections.Server, i
 		return Outcome{}, err
 	}
 	changed := map[string]any{"limits": limits, "variables": slices.Sorted(maps.Keys(in.Variables))}
-	if _, held, err := s.ports(tx, row.Id); err != nil {
-		return Outcome{}, err
-	} else if !held {
-		return s.keep(tx, a, row, changed) // its node has nothing of it; the reinstall brings all of it
+	if Phase(row.Status()) == InstallFailed {
+		// Nothing of it is on the node and nothing is held: the next reinstall takes the change along.
+		if err := s.Alloc.Release(tx, row.Id); err != nil {
+			return Outcome{}, fmt.Errorf("release ports of server %s: %w", row.Id, err)
+		}
+		return s.note(tx, a, row, changed)
 	}
 	return s.commit(tx, a, row, Update, Phase(row.Status()), changed)
 }
 
-// keep stores a change that its node has not to hear of.
-func (s *Servers) keep(tx core.App, a access.Actor, row *collections.Server, metadata map[string]any) (Outcome, error) {
-	if err := s.witness(tx, a, row, Update, metadata); err != nil {
+// note stores a change that needs nothing of the node.
+func (s *Servers) note(tx core.App, a access.Actor, row *collections.Server, changed map[string]any) (Outcome, error) {
+	if err := s.witness(tx, a, row, Update, changed); err != nil {
 		return Outcome{}, err
 	}
 	if err := s.settle(tx, row, Phase(row.Status())); err != nil {

@@ -135,8 +135,9 @@ func (s *Servers) tell(r *jobs.Run, o *wire.Observed) {
 }
 
 // undo runs in the transaction that ends a job for good. What a failed install reserved is given
-// back: the node has said that nothing of it runs. A job that was superseded leaves everything to
-// the command that came after it.
+// back: the node has said that nothing of it runs. That is so for every command, because any may have
+// taken over from the one that began the install. A job that was superseded leaves everything to the
+// command that came after it.
 func (s *Servers) undo(tx core.App, r *jobs.Run, cause error) error {
 	var c command
 	if err := r.Payload(&c); err != nil {
@@ -149,7 +150,7 @@ func (s *Servers) undo(tx core.App, r *jobs.Run, cause error) error {
 	if row.PlacementEpoch() != c.Epoch || row.Generation() != c.Generation {
 		return nil
 	}
-	if c.Action != "create" && c.Action != Reinstall || row.InstallStatus() == "DONE" {
+	if row.InstallStatus() == "DONE" || wire.Desired(row.DesiredState()) == wire.DesiredAbsent {
 		return nil
 	}
 	if refusedSpec(cause) {

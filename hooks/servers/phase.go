@@ -95,6 +95,7 @@ type Want struct {
 	Epoch      int64
 	Generation int64
 	DeleteID   string
+	Refused    bool // the node would not have it: no state of its own will ever say so
 }
 
 // Derive returns the phase of a server: from what is wanted, the last observation that counted (nil:
@@ -121,7 +122,10 @@ func Derive(prev Phase, want Want, seen *wire.Observed, nodeOnline bool) Phase {
 
 // waiting is the phase while the node has said nothing of this placement.
 func waiting(prev Phase, want Want) Phase {
-	if prev == Unreachable || prev == "" {
+	switch {
+	case prev == Unreachable && want.Refused:
+		return InstallFailed
+	case prev == Unreachable, prev == "":
 		return Installing
 	}
 	return prev
@@ -130,8 +134,11 @@ func waiting(prev Phase, want Want) Phase {
 // asked is the phase between a command and the node's first word about it: the command shows at
 // once, what the node says of older generations does not.
 func asked(prev Phase, want Want, seen *wire.Observed) Phase {
-	if prev != Unreachable {
+	switch {
+	case prev != Unreachable:
 		return prev
+	case want.Refused:
+		return InstallFailed
 	}
 	return observed(want, seen)
 }

@@ -52,11 +52,16 @@ func (s *Servers) member(e *core.RequestEvent) (access.Actor, *collections.Tenan
 
 // allowed finds the server of the request and asks for a permission on it.
 func (s *Servers) allowed(e *core.RequestEvent, permission string) (access.Actor, *collections.Server, error) {
+	return s.permitted(e, permission, s.find)
+}
+
+// permitted is allowed with another way to find the server.
+func (s *Servers) permitted(e *core.RequestEvent, permission string, find func(app core.App, tenant, id string) (*collections.Server, error)) (access.Actor, *collections.Server, error) {
 	a, tenant, err := s.member(e)
 	if err != nil {
 		return a, nil, err
 	}
-	row, err := s.find(e.App, tenant.Id, e.Request.PathValue("id"))
+	row, err := find(e.App, tenant.Id, e.Request.PathValue("id"))
 	if err != nil {
 		return a, nil, err
 	}
@@ -235,9 +240,11 @@ func (s *Servers) act(e *core.RequestEvent) error {
 	})
 }
 
-// onServer runs a command on the server of the request: permission, lock, a fresh row, answer 202.
+// onServer runs a command on the server of the request: permission, lock, a fresh row, answer 202. A
+// server that is gone is looked for under the idempotency key first: whoever repeats a delete because
+// its answer was lost gets that answer, not 404.
 func (s *Servers) onServer(e *core.RequestEvent, permission string, in any, fn func(core.App, access.Actor, *collections.Server) (Outcome, error)) error {
-	a, row, err := s.allowed(e, permission)
+	a, row, err := s.permitted(e, permission, owned)
 	if err != nil {
 		return err
 	}

@@ -102,8 +102,17 @@ func locks(tenant string) []collections.Lock {
 
 // find returns a server of a tenant that is not deleted; another tenant's is not found.
 func (s *Servers) find(app core.App, tenant, id string) (*collections.Server, error) {
+	row, err := owned(app, tenant, id)
+	if err != nil || Phase(row.Status()) == Deleted {
+		return nil, errNotFound
+	}
+	return row, nil
+}
+
+// owned returns a server of a tenant, also one that is deleted; another tenant's is not found.
+func owned(app core.App, tenant, id string) (*collections.Server, error) {
 	row, err := collections.FindServer(app, id)
-	if err != nil || row.Tenant() != tenant || Phase(row.Status()) == Deleted {
+	if err != nil || row.Tenant() != tenant {
 		return nil, errNotFound
 	}
 	return row, nil
@@ -122,7 +131,10 @@ func effective(row *collections.Server) wire.Desired {
 }
 
 func want(row *collections.Server) Want {
-	return Want{Desired: effective(row), Epoch: row.PlacementEpoch(), Generation: row.Generation(), DeleteID: row.DeleteID()}
+	return Want{
+		Desired: effective(row), Epoch: row.PlacementEpoch(), Generation: row.Generation(), DeleteID: row.DeleteID(),
+		Refused: row.InstallStatus() == "FAILED", // beside an observation of this generation that says so itself
+	}
 }
 
 // seen returns the last observation that counted; nil when there is none.
