@@ -196,7 +196,7 @@ func newWorld(t testing.TB) *world {
 	must(t, err)
 	outbox := events.New(app, quiet)
 	book := incidents.New(nil)
-	queue := jobs.New(app, jobs.Config{Sole: true, PollInterval: 10 * time.Second, Log: quiet, DiedLocks: []collections.Lock{incidents.Lock},
+	queue := jobs.New(app, jobs.Config{Sole: true, PollInterval: 30 * time.Second, Log: quiet, DiedLocks: []collections.Lock{incidents.Lock},
 		Died: func(tx core.App, j *collections.Job) error {
 			return book.Open(tx, incidents.Incident{Kind: "job.dead", Fingerprint: "job.dead:" + j.Id, Severity: "warning", Title: j.Kind(), Detail: j.LastError()})
 		},
@@ -736,10 +736,10 @@ func (w *world) work() {
 	w.t.Cleanup(w.Jobs.Stop)
 }
 
-// eventually asks every few milliseconds of the clock that is, real or a bubble's.
+// eventually asks five hundred times by the clock that is, real or a bubble's.
 func eventually(t testing.TB, within time.Duration, what string, ok func() bool) {
 	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
+	tick := time.NewTicker(within / 500)
 	defer tick.Stop()
 	for end := time.Now().Add(within); !ok(); <-tick.C {
 		if time.Now().After(end) {
@@ -752,7 +752,7 @@ func eventually(t testing.TB, within time.Duration, what string, ok func() bool)
 func (w *world) until(id string, within time.Duration, p Phase) *collections.Server {
 	w.t.Helper()
 	var row *collections.Server
-	tick := time.NewTicker(50 * time.Millisecond)
+	tick := time.NewTicker(within / 500)
 	defer tick.Stop()
 	for end := time.Now().Add(within); ; <-tick.C {
 		if row = w.row(id); Phase(row.Status()) == p {
