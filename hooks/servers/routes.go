@@ -106,9 +106,14 @@ type query struct {
 	page, perPage int
 }
 
+// likeEscape makes a search mean what it says: dbx.Like escapes the same, but no database of ours
+// knows its escape character unasked.
+var likeEscape = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
+
 var sortable = map[string]string{
 	"name": "[[name]] ASC, [[id]] ASC", "-name": "[[name]] DESC, [[id]] ASC", "created": "[[created]] ASC, [[id]] ASC",
 	"-created": "[[created]] DESC, [[id]] ASC", "": "[[created]] DESC, [[id]] ASC", "status": "[[status]] ASC, [[name]] ASC, [[id]] ASC",
+	"-status": "[[status]] DESC, [[name]] ASC, [[id]] ASC",
 }
 
 func listQuery(e *core.RequestEvent, tenant string, all bool, servers []string) (query, error) {
@@ -132,7 +137,8 @@ func listQuery(e *core.RequestEvent, tenant string, all bool, servers []string) 
 		q.where = append(q.where, dbx.NewExp("[[blueprint]] IN (SELECT [[id]] FROM {{blueprints}} WHERE [[slug]] = {:b} OR [[id]] = {:b})", dbx.Params{"b": b}))
 	}
 	if search := strings.TrimSpace(p.Get("search")); search != "" {
-		q.where = append(q.where, dbx.Like("name", clip(search, maxSearch)))
+		like := "%" + likeEscape.Replace(clip(search, maxSearch)) + "%"
+		q.where = append(q.where, dbx.NewExp(`LOWER([[name]]) LIKE LOWER({:search}) ESCAPE '\'`, dbx.Params{"search": like}))
 	}
 	var ok bool
 	if q.order, ok = sortable[p.Get("sort")]; !ok {

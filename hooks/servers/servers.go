@@ -69,15 +69,16 @@ type Defaults struct {
 // Servers is the room. Its methods are safe for concurrent use.
 type Servers struct {
 	Config
-	consoles chan struct{} // bounds console sockets of this panel
+	consoles *seats // console sockets of this panel
 }
 
 // Limits of the room.
 const (
 	maxConsoles         = 2_000            // console sockets at once
 	pushTimeout         = 15 * time.Second // one Spec to one node
-	installDeadline     = 2 * time.Hour    // of a reachable node that neither finishes nor fails
-	commandDeadline     = 30 * time.Minute
+	installDeadline     = 2 * time.Hour    // of silence about it, from a reachable node that neither finishes nor fails
+	commandDeadline     = 30 * time.Minute // the same for everything else
+	maxCrashBytes       = 8 << 10          // of a game's last words in an event, before JSON escapes them
 	nodeOfflinePatience = 15 * time.Second // between looks at a silent node; its return wakes the job at once
 )
 
@@ -86,7 +87,7 @@ func New(c Config) *Servers {
 	if c.Defaults.PIDs == 0 {
 		c.Defaults.PIDs = 1024
 	}
-	s := &Servers{Config: c, consoles: make(chan struct{}, maxConsoles)}
+	s := &Servers{Config: c, consoles: newSeats(maxConsoles, consolesPerUser)}
 	s.registerJobs()
 	return s
 }
@@ -131,10 +132,7 @@ func effective(row *collections.Server) wire.Desired {
 }
 
 func want(row *collections.Server) Want {
-	return Want{
-		Desired: effective(row), Epoch: row.PlacementEpoch(), Generation: row.Generation(), DeleteID: row.DeleteID(),
-		Refused: row.InstallStatus() == "FAILED", // beside an observation of this generation that says so itself
-	}
+	return Want{Desired: effective(row), Epoch: row.PlacementEpoch(), Generation: row.Generation(), DeleteID: row.DeleteID(), Install: row.InstallStatus()}
 }
 
 // seen returns the last observation that counted; nil when there is none.
