@@ -93,7 +93,9 @@ func TestAServerThatIsNotPlacedThereIsReported(t *testing.T) {
 	if n := w.count(collections.Incidents, dbx.HashExp{"kind": "server.unknown", "node": elsewhere}); n != 3 {
 		t.Errorf("%d incidents for three servers, each told of three times", n)
 	}
-	unknown := func(u wire.UnknownContainer) { must(t, w.report(node, wire.Event{Kind: wire.EventUnknown, Unknown: &u})) }
+	unknown := func(u wire.UnknownContainer) {
+		must(t, w.report(node, wire.Event{Kind: wire.EventUnknown, Unknown: &u}))
+	}
 	unknown(wire.UnknownContainer{ServerID: id, ContainerID: "c1"})
 	if n := w.count(collections.Incidents, dbx.HashExp{"kind": "container.unknown"}); n != 0 {
 		t.Error("a server that lives there was taken for a stranger's")

@@ -146,7 +146,7 @@ func asked(prev Phase, want Want, seen *wire.Observed) Phase {
 	switch {
 	case prev != Unreachable:
 		return prev
-	case want.Refused:
+	case want.Install == installFailed:
 		return InstallFailed
 	}
 	before := observed(want, seen)

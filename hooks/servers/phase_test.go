@@ -41,7 +41,7 @@ func TestDerive(t *testing.T) {
 	t.Parallel()
 	run := Want{Desired: wire.DesiredRunning, Epoch: 2, Generation: 5}
 	stop := Want{Desired: wire.DesiredStopped, Epoch: 2, Generation: 5}
-	refused := Want{Desired: wire.DesiredRunning, Epoch: 2, Generation: 5, Refused: true}
+	refused := Want{Desired: wire.DesiredRunning, Epoch: 2, Generation: 5, Install: installFailed}
 	gone := Want{Desired: wire.DesiredAbsent, Epoch: 2, Generation: 5, DeleteID: "d"}
 	obs := func(s wire.State, change ...func(*wire.Observed)) *wire.Observed {
 		o := &wire.Observed{PlacementEpoch: 2, Generation: 5, State: s, Installed: true}
@@ -99,7 +99,6 @@ func TestDeriveStaysInTheTable(t *testing.T) {
 		w := Want{
 			Desired: rapid.SampledFrom([]wire.Desired{wire.DesiredRunning, wire.DesiredStopped, wire.DesiredAbsent}).Draw(r, "desired"),
 			Epoch:   rapid.Int64Range(1, 3).Draw(r, "epoch"), Generation: rapid.Int64Range(1, 4).Draw(r, "generation"), DeleteID: "d",
-			Refused: rapid.Bool().Draw(r, "refused"),
 		}
 		if prev == Deleting {
 			w.Desired = wire.DesiredAbsent // a delete is never taken back

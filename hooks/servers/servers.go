@@ -75,6 +75,7 @@ type Servers struct {
 // Limits of the room.
 const (
 	maxConsoles         = 2_000            // console sockets at once
+	consolesPerUser     = 30               // of one person
 	pushTimeout         = 15 * time.Second // one Spec to one node
 	installDeadline     = 2 * time.Hour    // of silence about it, from a reachable node that neither finishes nor fails
 	commandDeadline     = 30 * time.Minute // the same for everything else
