@@ -402,11 +402,7 @@ func (s *Servers) commit(tx core.App, a access.Actor, row *collections.Server, a
 	if err := s.witness(tx, a, row, act, metadata); err != nil {
 		return Outcome{}, err
 	}
-	id, err := s.Jobs.Enqueue(tx, jobs.Job{
-		Kind: kinds[act], Tenant: row.Tenant(), Subject: row.Id, GroupKey: "server:" + row.Id,
-		UniqueKey: fmt.Sprintf("server:%s:%d:%d", row.Id, row.PlacementEpoch(), row.Generation()),
-		Payload:   command{Server: row.Id, Epoch: row.PlacementEpoch(), Generation: row.Generation(), Action: act},
-	})
+	id, err := s.Jobs.Enqueue(tx, s.errand(row, act))
 	if err != nil {
 		return Outcome{}, fmt.Errorf("enqueue %s of server %s: %w", kinds[act], row.Id, err)
 	}
@@ -419,6 +415,15 @@ func (s *Servers) commit(tx core.App, a access.Actor, row *collections.Server, a
 		return Outcome{}, err
 	}
 	return Outcome{Server: view, Job: jobs.View(job)}, nil
+}
+
+// errand is the job that brings the row's generation to its node and waits for it.
+func (s *Servers) errand(row *collections.Server, act Action) jobs.Job {
+	return jobs.Job{
+		Kind: kinds[act], Tenant: row.Tenant(), Subject: row.Id, GroupKey: "server:" + row.Id,
+		UniqueKey: fmt.Sprintf("server:%s:%d:%d", row.Id, row.PlacementEpoch(), row.Generation()),
+		Payload:   command{Server: row.Id, Epoch: row.PlacementEpoch(), Generation: row.Generation(), Action: act},
+	}
 }
 
 // witness writes the audit row and the event of a command.

@@ -11,6 +11,7 @@ import (
 	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/hooks/events"
 	"github.com/mambahost/mamba/hooks/incidents"
+	"github.com/mambahost/mamba/hooks/jobs"
 	"github.com/mambahost/mamba/wings/wire"
 )
 
@@ -65,7 +66,22 @@ func (s *Servers) Observe(tx core.App, node string, o wire.Observed) error {
 	if err := s.settle(tx, row, Derive(before, want(row), seen(row), online)); err != nil {
 		return err
 	}
+	if ahead {
+		if err := s.catchUp(tx, row); err != nil {
+			return err
+		}
+	}
 	return s.Jobs.Wake(tx, row.Id)
+}
+
+// catchUp brings a generation that no command made to the node: until it has it, what it says is of an
+// older one and shows nothing.
+func (s *Servers) catchUp(tx core.App, row *collections.Server) error {
+	_, err := s.Jobs.Enqueue(tx, s.errand(row, Update))
+	if err != nil && !errors.Is(err, jobs.ErrDuplicate) {
+		return fmt.Errorf("enqueue the generation after a restore of server %s: %w", row.Id, err)
+	}
+	return nil
 }
 
 // placed returns the row of a server if it lives on that node; nil, and an incident, otherwise.
