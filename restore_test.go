@@ -72,7 +72,7 @@ func TestAPanelRestoredFromABackupDeletesNothing(t *testing.T) {
 	must(t, os.CopyFS(backup, os.DirFS(data)))
 	p.start()
 	r.online()
-	for _, action := range []string{"stop", "start", "restart"} { // the node sees generations that the backup has not
+	for _, action := range []string{"stop", "start", "restart", "stop"} { // generations that the backup has not
 		r.user.act(known.ID, action)
 		r.user.until(known.ID, patience, after[action])
 	}
@@ -82,7 +82,7 @@ func TestAPanelRestoredFromABackupDeletesNothing(t *testing.T) {
 	}
 	r.user.ok("DELETE", "/api/v1/servers/"+gone.ID, nil, nil)
 	r.user.until(gone.ID, patience, "DELETED")
-	was := map[string]game{known.ID: r.game(known.ID)}
+	was := map[string]game{}
 	for _, s := range unknown {
 		was[s.ID] = r.game(s.ID)
 	}
@@ -97,6 +97,13 @@ func TestAPanelRestoredFromABackupDeletesNothing(t *testing.T) {
 			return fmt.Errorf("%d incidents", n)
 		}
 		return nil
+	})
+	eventually(t, patience, "the known one runs, as the backup wishes; the node had stopped it since", func() error {
+		all, err := r.games()
+		if err == nil && (len(all[known.ID]) != 1 || !all[known.ID][0].running) {
+			err = fmt.Errorf("it has %+v", all[known.ID])
+		}
+		return err
 	})
 	r.user.until(known.ID, patience, "RUNNING")
 	for id, g := range was {
@@ -116,5 +123,5 @@ func TestAPanelRestoredFromABackupDeletesNothing(t *testing.T) {
 	// What was deleted since is not brought back, and can be deleted again.
 	r.user.ok("DELETE", "/api/v1/servers/"+gone.ID, nil, nil)
 	r.user.until(gone.ID, patience, "DELETED")
-	t.Logf("restored from a backup that is 5 commands and 2 servers older: 0 containers ended, %d of %d unknown reported, the known one obeys", len(unknown), len(unknown))
+	t.Logf("restored from a backup that is 6 commands and 2 servers older: 0 containers ended, %d of %d unknown reported, the known one obeys", len(unknown), len(unknown))
 }
