@@ -12,7 +12,6 @@ import (
 	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/hooks/events"
 	"github.com/mambahost/mamba/hooks/incidents"
-	"github.com/mambahost/mamba/hooks/jobs"
 	"github.com/mambahost/mamba/wings/wire"
 )
 
