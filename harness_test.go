@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/mambahost/mamba/deploy/dev/mailcatch"
+	"github.com/mambahost/mamba/wings/engine/dockertest"
 )
 
 // The whole-system tests run the built binary as an operator does, and talk to it as a browser does.
@@ -50,6 +51,7 @@ type panel struct {
 	node string // address of the node listener
 	args []string
 	env  []string
+	host string // of the Docker Engine; empty: as the docker command
 	mail *mailcatch.Server
 
 	cmd  *exec.Cmd
@@ -65,7 +67,7 @@ func newPanel(t testing.TB, args ...string) *panel {
 	mail, err := mailcatch.Start()
 	must(t, err)
 	t.Cleanup(func() { mail.Close() })
-	p := &panel{t: t, dir: t.TempDir(), mail: mail, args: args}
+	p := &panel{t: t, dir: t.TempDir(), mail: mail, args: args, host: os.Getenv(dockertest.HostVariable)}
 	p.url, p.node = "http://"+freeAddr(t), freeAddr(t)
 	bin, err := binary()
 	must(t, err)
@@ -74,6 +76,11 @@ func newPanel(t testing.TB, args ...string) *panel {
 		t.Fatalf("superuser: %v\n%s", err, out)
 	}
 	t.Cleanup(p.sweep)
+	t.Cleanup(func() {
+		if t.Failed() {
+			p.dumpLog()
+		}
+	})
 	t.Cleanup(p.stop)
 	return p
 }
@@ -105,19 +112,14 @@ func (p *panel) start() {
 	p.cmd = exec.Command(bin, args...)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.Env = append(os.Environ(), p.env...)
-	if host := os.Getenv("MAMBA_TEST_DOCKER_HOST"); host != "" {
-		p.cmd.Env = append(p.cmd.Env, "DOCKER_HOST="+host)
+	if p.host != "" {
+		p.cmd.Env = append(p.cmd.Env, "DOCKER_HOST="+p.host)
 	}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	must(p.t, p.cmd.Start())
 	done := make(chan struct{})
 	p.done = done
 	go func(cmd *exec.Cmd) { _ = cmd.Wait(); close(done) }(p.cmd)
-	p.t.Cleanup(func() {
-		if p.t.Failed() {
-			p.dumpLog()
-		}
-	})
 	eventually(p.t, 60*time.Second, "the panel answers", func() error {
 		select {
 		case <-done:

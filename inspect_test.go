@@ -38,7 +38,7 @@ func onEngine(cmd *exec.Cmd) *exec.Cmd {
 	return cmd
 }
 
-func docker(t testing.TB) *dockerapi.Client {
+func engineAPI(t testing.TB) *dockerapi.Client {
 	t.Helper()
 	host := engineHost()
 	if host == "" {
@@ -71,7 +71,7 @@ func buildImage(script string) error {
 
 func containersOf(t testing.TB, server string) []container.Summary {
 	t.Helper()
-	res, err := docker(t).ContainerList(t.Context(), dockerapi.ContainerListOptions{
+	res, err := engineAPI(t).ContainerList(t.Context(), dockerapi.ContainerListOptions{
 		All: true, Filters: make(dockerapi.Filters).Add("label", "host.mamba.server="+server),
 	})
 	must(t, err)
@@ -88,7 +88,7 @@ func (p *panel) sweep() {
 		return // it never had a local node
 	}
 	ctx := context.WithoutCancel(p.t.Context())
-	api, own := docker(p.t), make(dockerapi.Filters).Add("label", "host.mamba.node="+identity.NodeID)
+	api, own := engineAPI(p.t), make(dockerapi.Filters).Add("label", "host.mamba.node="+identity.NodeID)
 	list, err := api.ContainerList(ctx, dockerapi.ContainerListOptions{All: true, Filters: own})
 	if err != nil {
 		p.t.Error(err)
@@ -127,7 +127,7 @@ func networkOf(t testing.TB, server string) place {
 
 func networkExists(t testing.TB, name string) bool {
 	t.Helper()
-	_, err := docker(t).NetworkInspect(t.Context(), name, dockerapi.NetworkInspectOptions{})
+	_, err := engineAPI(t).NetworkInspect(t.Context(), name, dockerapi.NetworkInspectOptions{})
 	if err != nil && !errdefs.IsNotFound(err) {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func (c *client) lockedDown(s server, memoryMiB, cpuMillicores int64) {
 	if len(found) != 1 {
 		c.t.Fatalf("%d containers", len(found))
 	}
-	res, err := docker(c.t).ContainerInspect(c.t.Context(), found[0].ID, dockerapi.ContainerInspectOptions{})
+	res, err := engineAPI(c.t).ContainerInspect(c.t.Context(), found[0].ID, dockerapi.ContainerInspectOptions{})
 	must(c.t, err)
 	in := res.Container
 	hc, cfg := in.HostConfig, in.Config

@@ -55,7 +55,7 @@ func Compile(b *Blueprint, in Input) (wire.Spec, error) {
 	if len(faults) > 0 {
 		return wire.Spec{}, faults
 	}
-	ports, err := b.bindPorts(in.Ports)
+	ports, err := b.BindPorts(in.Ports)
 	if err != nil {
 		return wire.Spec{}, fmt.Errorf("compile %s: %w", b.ID, err)
 	}

@@ -51,9 +51,9 @@ func (b *Blueprint) containerPort(p Port) int64 {
 	return p.ContainerPort
 }
 
-// bindPorts joins what the blueprint asks for with what was allocated, and fills in the container's
+// BindPorts joins what the blueprint asks for with what was allocated, and fills in the container's
 // side. The allocation has to be exactly what PortRequests asked for.
-func (b *Blueprint) bindPorts(allocated []wire.Port) ([]wire.Port, error) {
+func (b *Blueprint) BindPorts(allocated []wire.Port) ([]wire.Port, error) {
 	type key struct {
 		name     string
 		protocol wire.Protocol

@@ -112,6 +112,14 @@ func (e VariableErrors) Error() string {
 	return strings.Join(parts, "; ")
 }
 
+// CheckValues says what Compile would say of the values of a server: VariableErrors, or nil.
+func (b *Blueprint) CheckValues(customer, operator map[string]string) error {
+	if _, faults := b.values(customer, operator); len(faults) > 0 {
+		return faults
+	}
+	return nil
+}
+
 // values decides the value of each variable: default, then the customer's, then the operator's.
 func (b *Blueprint) values(customer, operator map[string]string) (map[string]string, VariableErrors) {
 	var errs VariableErrors

@@ -45,7 +45,7 @@ type Field struct {
 }
 
 // Definition of a collection. The API rules of every collection are nil (superusers only): customers
-// come through /api/v1 (DESIGN §2.4).
+// come through /api/v1 (docs/adr/0002-collections.md).
 type Definition struct {
 	Name    string
 	Go      string // name of the generated proxy, e.g. "Server"

@@ -1672,7 +1672,7 @@ func (r *Server) Name() string { return r.GetString("name") }
 // SetName sets name; see Name.
 func (r *Server) SetName(v string) { r.Set("name", v) }
 
-// Node is node.
+// Node is id; the node of a deleted server may be gone, too.
 func (r *Server) Node() string { return r.GetString("node") }
 
 // SetNode sets node; see Node.

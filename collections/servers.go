@@ -33,7 +33,7 @@ var serversDef = Definition{
 	Name: "servers", Go: "Server", Owner: "servers", Tenant: true, Watched: true,
 	Fields: []Field{
 		{Name: "name", Kind: Text, Required: true, Max: 80},
-		{Name: "node", Kind: Relation, Required: true, Target: "nodes"},
+		{Name: "node", Kind: Text, Required: true, Max: 15, Doc: "id; the node of a deleted server may be gone, too"},
 		{Name: "blueprint", Kind: Relation, Required: true, Target: "blueprints"},
 		{Name: "blueprint_version", Kind: Relation, Required: true, Target: "blueprint_versions"},
 		{Name: "variant", Kind: Text, Max: 64},

@@ -1,6 +1,7 @@
 package hooks
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -28,13 +29,13 @@ func (p *Panel) startDemo(ctx context.Context) error {
 
   customer   %s  ·  member  %s
   operator   %s  at  %s/_/
-  password   %s  (all three, made for this installation)
+  password   %s  (made for this installation)
 
   Sign in as the customer, open the server "Lobby", look at its console and type: say hello
   Then make a server of your own with the button at the top right.
   Ctrl-C stops everything; the data stays.
 
-`, url, c.Owner, c.Member, c.Superuser, url, c.Password)
+`, url, c.Owner, c.Member, cmp.Or(c.Superuser, "your own account"), url, c.Password)
 	p.work.Go(func() {
 		if err := d.Fill(ctx); err != nil && ctx.Err() == nil {
 			p.log.Error("fill the demo", "error", err)

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 	"golang.org/x/sys/unix"
 
@@ -78,7 +79,7 @@ func (p *Panel) startLocal(ctx context.Context) error {
 
 // firstPorts gives a node that has none the ports of the command line, and its CPU overcommit.
 func (p *Panel) firstPorts(node string) error {
-	n, err := p.app.CountRecords(collections.PortPools)
+	n, err := p.app.CountRecords(collections.PortPools, dbx.HashExp{"node": node})
 	if err != nil || n > 0 {
 		return err
 	}

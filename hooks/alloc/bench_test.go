@@ -14,7 +14,7 @@ func BenchmarkAddPortsOfTheLargestEntry(b *testing.B) {
 			b.Fatal(err)
 		}
 		node, err := h.FindFirstRecordByFilter("nodes", "")
-		id := ""
+		var id string
 		if err != nil {
 			id = h.node(b, "n1", nil)
 		} else {

@@ -1,6 +1,7 @@
 package alloc_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -272,7 +273,7 @@ func TestARolledBackReservationHoldsNothing(t *testing.T) {
 		}
 		return errRollback
 	})
-	if err != errRollback || h.held(t, "port_pools") != 0 {
+	if !errors.Is(err, errRollback) || h.held(t, "port_pools") != 0 {
 		t.Errorf("%v, %d held", err, h.held(t, "port_pools"))
 	}
 	if got := text(h.mustReserve(t, game("server000000002"))); got != "game=10.0.0.1:2000/tcp→25565" {

@@ -59,7 +59,7 @@ type Demo struct {
 
 // Credentials of the demo's people. They are made once per installation and never the same in two.
 type Credentials struct {
-	Superuser string `json:"superuser"`
+	Superuser string `json:"superuser"` // empty: there was one before the demo
 	Owner     string `json:"owner"`
 	Member    string `json:"member"`
 	Password  string `json:"password"` // of all three
@@ -80,8 +80,12 @@ func (d *Demo) Accounts() (Credentials, error) {
 		return c, errors.New("this installation has organisations already; the demo is only for an empty one")
 	}
 	c = Credentials{Superuser: superEmail, Owner: ownerEmail, Member: memberEmail, Password: rand.Text()}
-	if err := d.superuser(c.Password); err != nil {
+	made, err := d.superuser(c.Password)
+	if err != nil {
 		return c, err
+	}
+	if !made {
+		c.Superuser = "" // the operator's own account is there already
 	}
 	owner, err := d.user(ownerEmail, "Olivia Owner", c.Password)
 	if err != nil {
@@ -129,19 +133,19 @@ func (d *Demo) keep(c Credentials) error {
 }
 
 // superuser makes the operator's account, unless there is one.
-func (d *Demo) superuser(password string) error {
+func (d *Demo) superuser(password string) (made bool, err error) {
 	n, err := d.App.CountRecords(core.CollectionNameSuperusers, dbx.Not(dbx.HashExp{"email": core.DefaultInstallerEmail}))
 	if err != nil || n > 0 {
-		return err
+		return false, err
 	}
 	c, err := d.App.FindCachedCollectionByNameOrId(core.CollectionNameSuperusers)
 	if err != nil {
-		return err
+		return false, err
 	}
 	r := core.NewRecord(c)
 	r.SetEmail(superEmail)
 	r.SetPassword(password)
-	return d.App.Save(r)
+	return true, d.App.Save(r)
 }
 
 func (d *Demo) user(email, name, password string) (*core.Record, error) {
@@ -183,7 +187,7 @@ func actor(r *core.Record) access.Actor {
 func (d *Demo) Fill(ctx context.Context) error {
 	tenant, err := collections.One[collections.Tenant](d.App, collections.Tenants, dbx.HashExp{"slug": "demo-corp"})
 	if err != nil {
-		return nil //nolint:nilerr // somebody removed the demo: it stays removed
+		return nil // somebody removed the demo: it stays removed
 	}
 	n, err := d.App.CountRecords(collections.Servers, dbx.HashExp{"tenant": tenant.Id})
 	if err != nil || n > 0 {

@@ -12,6 +12,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"io"
 	"math/big"
 	"net"
@@ -387,7 +388,7 @@ func TestT14_JoinTokenWorksOnceAndForAnHour(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.enrol(wire.EnrolRequest{Token: newest.Token, CSR: request}, "", time.Now().Add(joinTokenLife)); err != errJoinToken {
+	if _, err := p.enrol(wire.EnrolRequest{Token: newest.Token, CSR: request}, "", time.Now().Add(joinTokenLife)); !errors.Is(err, errJoinToken) {
 		t.Errorf("after an hour: %v", err)
 	}
 	// Ten at once: one gets it.
@@ -426,7 +427,7 @@ func TestRenewedCertificateTakesOverOnFirstUse(t *testing.T) {
 		t.Fatalf("renew: %d", status)
 	}
 	next := asMember(t, key, reply)
-	if life := next.cert.Leaf.NotAfter.Sub(time.Now()); life > nodeLife || life < nodeLife-time.Minute {
+	if life := time.Until(next.cert.Leaf.NotAfter); life > nodeLife || life < nodeLife-time.Minute {
 		t.Errorf("the certificate lives for %s", life)
 	}
 	if back := time.Since(next.cert.Leaf.NotBefore); back < wire.CertificateBackdate || back > wire.CertificateBackdate+time.Minute {

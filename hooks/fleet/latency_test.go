@@ -193,7 +193,7 @@ func quantile(list []time.Duration, q float64) time.Duration {
 }
 
 // Control requests must not wait behind bulk transfers: with everything in one session they stood
-// still for seconds (DESIGN §3). The bound is 100 ms beyond the line's delay; what the same requests
+// still for seconds (docs/adr/0009-node-link.md). The bound is 100 ms beyond the line's delay; what the same requests
 // need on the idle line beyond its delay, which is this machine's own slowness, is allowed on top.
 //
 // It is not parallel: it measures.

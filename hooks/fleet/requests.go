@@ -142,7 +142,7 @@ func (f *Fleet) Console(ctx context.Context, node, server string, after int64) (
 		ReadBufferSize:   consoleWindowBytes, WriteBufferSize: wire.MaxCommandBytes,
 	}
 	target := "ws://" + node + wire.APIPrefix + "/servers/" + server + "/console?after=" + strconv.FormatInt(after, 10)
-	conn, res, err := d.DialContext(ctx, target, nil)
+	conn, res, err := d.DialContext(ctx, target, nil) //nolint:bodyclose // on failure gorilla hands out a buffered body that needs no closing
 	if err == nil {
 		return conn, nil
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/hooks/alloc"
 	"github.com/mambahost/mamba/hooks/audit"
 	"github.com/mambahost/mamba/hooks/events"
 	"github.com/mambahost/mamba/hooks/incidents"
@@ -80,9 +81,9 @@ func (f *Fleet) observe(node string, o wire.Observed) error {
 }
 
 // locks are what a transaction needs that takes reports of servers: node:<id>, server:<id> of each,
-// the audit locks of their tenants, and those of events and incidents.
+// the audit locks of their tenants, and those of allocations, events and incidents.
 func (f *Fleet) locks(node string, servers ...string) ([]collections.Lock, error) {
-	locks := []collections.Lock{events.Lock, incidents.Lock, nodeLock(node)}
+	locks := []collections.Lock{alloc.Lock, events.Lock, incidents.Lock, nodeLock(node)}
 	var ids []any
 	for _, id := range servers {
 		if wire.ValidID(id) {

@@ -135,7 +135,7 @@ func (q *Queue) finish(r *Run, handlerErr error, stopping bool) {
 			q.postpone(r.ID, err)
 			return
 		}
-		time.Sleep(wait)
+		<-time.After(wait) // Stop waits for this: settleTries bounds it
 		wait *= 2
 	}
 }

@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/pocketbase/pocketbase/core"
 
@@ -59,10 +56,12 @@ const (
 	maxDisk        = 8 << 10       // GiB
 )
 
-func validate(name string, l Limits) error {
+// validate returns the name as it is kept, its white space tidied.
+func validate(name string, l Limits) (string, error) {
 	faults := map[string]access.FieldError{}
-	if name = strings.TrimSpace(name); name == "" || utf8.RuneCountInString(name) > maxNameRunes || strings.ContainsFunc(name, unicode.IsControl) {
-		faults["name"] = access.FieldError{Code: "name_invalid", Message: fmt.Sprintf("Give the server a name of 1 to %d characters.", maxNameRunes)}
+	name, ok := access.CleanText(name, maxNameRunes)
+	if !ok || name == "" {
+		faults["name"] = access.FieldError{Code: "name_invalid", Message: fmt.Sprintf("Give the server a name of 1 to %d characters that can be seen.", maxNameRunes)}
 	}
 	check := func(field string, v, low, high int64, unit string) {
 		if v < low || v > high {
@@ -73,18 +72,20 @@ func validate(name string, l Limits) error {
 	check("memory_mib", l.MemoryMiB, minMem, maxMem, "MiB")
 	check("disk_gib", l.DiskGiB, minDisk, maxDisk, "GiB")
 	if len(faults) > 0 {
-		return access.Invalid(faults)
+		return "", access.Invalid(faults)
 	}
-	return nil
+	return name, nil
 }
 
 // Create makes a server: quota, blueprint, ports, row, audit, event and job in one transaction. The
 // caller has asked Can and holds the tenant's lock.
 func (s *Servers) Create(tx core.App, a access.Actor, tenant string, in CreateInput) (Outcome, error) {
-	if err := validate(in.Name, in.Limits); err != nil {
+	name, err := validate(in.Name, in.Limits)
+	if err != nil {
 		return Outcome{}, err
 	}
-	game, err := s.chosen(tx, in)
+	in.Name = name
+	game, err := s.chosen(tx, a, in)
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -113,7 +114,7 @@ func (s *Servers) Create(tx core.App, a access.Actor, tenant string, in CreateIn
 	return s.commit(tx, a, row, "create", Installing, map[string]any{"blueprint": game.ID, "version": game.Blueprint.Version, "node": held.Node(), "limits": in.Limits})
 }
 
-func (s *Servers) chosen(tx core.App, in CreateInput) (catalog.Offered, error) {
+func (s *Servers) chosen(tx core.App, a access.Actor, in CreateInput) (catalog.Offered, error) {
 	unknown := func(field, message string) error {
 		return access.Invalid(map[string]access.FieldError{field: {Code: "unknown", Message: message}})
 	}
@@ -130,7 +131,7 @@ func (s *Servers) chosen(tx core.App, in CreateInput) (catalog.Offered, error) {
 	if err != nil {
 		return game, err
 	}
-	if _, ok := game.Variant(in.Variant); !ok {
+	if v, ok := game.Variant(in.Variant); !ok || v.Hidden && !a.Superuser {
 		return game, unknown("variant", "This game has no such variant. Leave it out to get the usual one.")
 	}
 	return game, nil
@@ -143,7 +144,7 @@ func (s *Servers) newRow(tx core.App, a access.Actor, tenant string, in CreateIn
 	}
 	row.Id = core.GenerateDefaultRandomId()
 	row.SetTenant(tenant)
-	row.SetName(strings.TrimSpace(in.Name))
+	row.SetName(in.Name)
 	row.SetBlueprint(game.Row.Id)
 	row.SetBlueprintVersion(game.Version.Id)
 	row.SetVariant(in.Variant)
@@ -153,7 +154,7 @@ func (s *Servers) newRow(tx core.App, a access.Actor, tenant string, in CreateIn
 		row.SetDesiredState(string(wire.DesiredRunning))
 	}
 	row.SetPlacementEpoch(1)
-	row.SetInstallStatus("PENDING")
+	row.SetInstallStatus(installPending)
 	row.SetStatus(string(Installing))
 	row.SetCreatedBy(a.ID)
 	env := environment{}
@@ -204,6 +205,11 @@ func (s *Servers) compiles(tx core.App, row *collections.Server, held *collectio
 		return err
 	}
 	_, err = s.Catalog.Compile(tx, row.BlueprintVersion(), in)
+	return fieldsOf(err)
+}
+
+// fieldsOf maps faults of variables to the fields of the form; any other error stays what it is.
+func fieldsOf(err error) error {
 	var faults blueprints.VariableErrors
 	if !errors.As(err, &faults) {
 		return err
@@ -240,7 +246,7 @@ func (s *Servers) Act(tx core.App, a access.Actor, row *collections.Server, act 
 		row.SetKillCount(row.KillCount() + 1)
 	case Reinstall:
 		row.SetReinstallCount(row.ReinstallCount() + 1)
-		row.SetInstallStatus("PENDING")
+		row.SetInstallStatus(installPending)
 		if err := s.holdPorts(tx, row); err != nil {
 			return Outcome{}, err
 		}
@@ -250,27 +256,38 @@ func (s *Servers) Act(tx core.App, a access.Actor, row *collections.Server, act 
 	return s.commit(tx, a, row, act, After(Phase(row.Status()), act), map[string]any{})
 }
 
-// holdPorts reserves ports again for a server whose failed install gave them back.
+// holdPorts reserves ports again for a server whose failed install gave them back, and refuses what
+// does not compile: a job could only be given up about it.
 func (s *Servers) holdPorts(tx core.App, row *collections.Server) error {
-	if _, ok, err := s.ports(tx, row.Id); err != nil || ok {
-		return err
+	held, err := alloc.Of(tx, row.Id)
+	if errors.Is(err, sql.ErrNoRows) {
+		b, berr := s.Catalog.Blueprint(tx, row.BlueprintVersion())
+		if berr != nil {
+			return berr
+		}
+		held, _, err = s.Alloc.Reserve(tx, need(row, b, row.Node(), ""))
 	}
-	b, err := s.Catalog.Blueprint(tx, row.BlueprintVersion())
 	if err != nil {
 		return err
 	}
-	_, _, err = s.Alloc.Reserve(tx, need(row, b, row.Node(), ""))
-	return err
+	return s.compiles(tx, row, held)
 }
 
 func possible(row *collections.Server, act Action) error {
-	phase := Phase(row.Status())
-	for _, ok := range Possible(phase) {
-		if ok == act {
-			return nil
-		}
+	if slices.Contains(possibleNow(row), act) {
+		return nil
 	}
-	return access.Conflict("action_not_possible", fmt.Sprintf("A server that is %s cannot be asked to %s.", words[phase], act))
+	return access.Conflict("action_not_possible", fmt.Sprintf("A server that is %s cannot be asked to %s.", words[Phase(row.Status())], act))
+}
+
+// possibleNow is Possible for a row: behind a silent node a server whose install failed has no ports
+// to start with.
+func possibleNow(row *collections.Server) []Action {
+	phase := Phase(row.Status())
+	if phase == Unreachable && row.InstallStatus() == installFailed {
+		return []Action{Delete}
+	}
+	return Possible(phase)
 }
 
 // words are the phases as they read in a sentence.
@@ -293,13 +310,11 @@ func (s *Servers) Update(tx core.App, a access.Actor, row *collections.Server, i
 	if in.Limits != nil {
 		limits = *in.Limits
 	}
-	if err := validate(name, limits); err != nil {
+	name, err := validate(name, limits)
+	if err != nil {
 		return Outcome{}, err
 	}
-	row.SetName(strings.TrimSpace(name))
-	if in.Limits == nil && in.Variables == nil {
-		return s.rename(tx, a, row)
-	}
+	row.SetName(name)
 	if limits != limitsOf(row) {
 		if err := s.resize(tx, row, limits); err != nil {
 			return Outcome{}, err
@@ -308,12 +323,17 @@ func (s *Servers) Update(tx core.App, a access.Actor, row *collections.Server, i
 	if err := s.setVariables(tx, a, row, in.Variables); err != nil {
 		return Outcome{}, err
 	}
-	return s.commit(tx, a, row, Update, Phase(row.Status()), map[string]any{"limits": limits, "variables": slices.Sorted(maps.Keys(in.Variables))})
+	details := map[string]any{"limits": limits, "variables": slices.Sorted(maps.Keys(in.Variables))}
+	if in.Limits == nil && in.Variables == nil || Phase(row.Status()) == InstallFailed {
+		return s.note(tx, a, row, details)
+	}
+	return s.commit(tx, a, row, Update, Phase(row.Status()), details)
 }
 
-// rename needs nothing of the node.
-func (s *Servers) rename(tx core.App, a access.Actor, row *collections.Server) (Outcome, error) {
-	if err := s.witness(tx, a, row, Update, map[string]any{"name": row.Name()}); err != nil {
+// note stores a change that needs nothing of the node: a name, or what a reinstall will take. The
+// generation stays, so a job that still has to conclude is not superseded.
+func (s *Servers) note(tx core.App, a access.Actor, row *collections.Server, details map[string]any) (Outcome, error) {
+	if err := s.witness(tx, a, row, Update, details); err != nil {
 		return Outcome{}, err
 	}
 	if err := s.settle(tx, row, Phase(row.Status())); err != nil {
@@ -349,14 +369,11 @@ func (s *Servers) setVariables(tx core.App, a access.Actor, row *collections.Ser
 		}
 	}
 	row.SetEnvironment(env)
-	held, err := alloc.Of(tx, row.Id)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil // no ports are held after a failed install; the reinstall compiles
-	}
+	customer, operator, err := s.values(tx, row)
 	if err != nil {
 		return err
 	}
-	return s.compiles(tx, row, held)
+	return fieldsOf(b.CheckValues(customer, operator)) // also when no ports are held to compile with
 }
 
 // Delete asks the node to remove a server that is locked. Its ports are free once the node says that
@@ -388,19 +405,12 @@ func (s *Servers) commit(tx core.App, a access.Actor, row *collections.Server, a
 	if err := s.settle(tx, row, to); err != nil {
 		return Outcome{}, err
 	}
-	if _, err := s.Jobs.SupersedeAll(tx, row.Id, "a newer command came", slices.Collect(maps.Values(kinds))...); err != nil {
-		return Outcome{}, fmt.Errorf("supersede older commands of server %s: %w", row.Id, err)
-	}
 	if err := s.witness(tx, a, row, act, metadata); err != nil {
 		return Outcome{}, err
 	}
-	id, err := s.Jobs.Enqueue(tx, jobs.Job{
-		Kind: kinds[act], Tenant: row.Tenant(), Subject: row.Id, GroupKey: "server:" + row.Id,
-		UniqueKey: fmt.Sprintf("server:%s:%d:%d", row.Id, row.PlacementEpoch(), row.Generation()),
-		Payload:   command{Server: row.Id, Epoch: row.PlacementEpoch(), Generation: row.Generation(), Action: act},
-	})
+	id, err := s.enqueue(tx, row, act)
 	if err != nil {
-		return Outcome{}, fmt.Errorf("enqueue %s of server %s: %w", kinds[act], row.Id, err)
+		return Outcome{}, err
 	}
 	view, err := s.view(tx, row)
 	if err != nil {
@@ -411,6 +421,22 @@ func (s *Servers) commit(tx core.App, a access.Actor, row *collections.Server, a
 		return Outcome{}, err
 	}
 	return Outcome{Server: view, Job: jobs.View(job)}, nil
+}
+
+// enqueue makes the job that brings the row's generation to its node, in place of older ones.
+func (s *Servers) enqueue(tx core.App, row *collections.Server, act Action) (id string, err error) {
+	if _, err := s.Jobs.SupersedeAll(tx, row.Id, "a newer command came", slices.Collect(maps.Values(kinds))...); err != nil {
+		return "", fmt.Errorf("supersede older commands of server %s: %w", row.Id, err)
+	}
+	id, err = s.Jobs.Enqueue(tx, jobs.Job{
+		Kind: kinds[act], Tenant: row.Tenant(), Subject: row.Id, GroupKey: "server:" + row.Id,
+		UniqueKey: fmt.Sprintf("server:%s:%d:%d", row.Id, row.PlacementEpoch(), row.Generation()),
+		Payload:   command{Server: row.Id, Epoch: row.PlacementEpoch(), Generation: row.Generation(), Action: act},
+	})
+	if err != nil {
+		return "", fmt.Errorf("enqueue %s of server %s: %w", kinds[act], row.Id, err)
+	}
+	return id, nil
 }
 
 // witness writes the audit row and the event of a command.

@@ -29,9 +29,42 @@ const (
 	consoleWriteWait  = 10 * time.Second // for one frame to a viewer
 	consolePongWait   = 60 * time.Second // of silence before a viewer counts as gone
 	consolePing       = 25 * time.Second
-	consoleInputBytes = wire.MaxCommandBytes + 512
+	consoleInputBytes = 6*wire.MaxCommandBytes + 512 // a command of 4 KiB, every byte escaped
 	commandsPerSecond = 10
+	activityCommand   = 256 // bytes of a command that the activity list shows
 )
+
+// seats bound what is open at once, in all and of one person.
+type seats struct {
+	most, each int // immutable
+
+	mu    sync.Mutex
+	taken int            // guarded by mu
+	of    map[string]int // by person; guarded by mu
+}
+
+func newSeats(most, each int) *seats { return &seats{most: most, each: each, of: map[string]int{}} }
+
+// take returns false when there is no seat for the person; leave gives one back.
+func (s *seats) take(person string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.taken >= s.most || s.of[person] >= s.each {
+		return false
+	}
+	s.taken++
+	s.of[person]++
+	return true
+}
+
+func (s *seats) leave(person string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.taken--
+	if s.of[person]--; s.of[person] == 0 {
+		delete(s.of, person)
+	}
+}
 
 func (s *Servers) consoleToken(e *core.RequestEvent) error {
 	a, row, err := s.allowed(e, "console.read")
@@ -57,28 +90,37 @@ func (s *Servers) console(e *core.RequestEvent) error {
 	if err != nil {
 		return access.BadRequest("after_invalid", "after is the number of the last line that you have.")
 	}
-	select {
-	case s.consoles <- struct{}{}:
-		defer func() { <-s.consoles }()
-	default:
-		return access.Unavailable("too_many_consoles", "Too many consoles are open on this panel. Close one, or try again in a minute.")
+	if !s.consoles.take(a.ID) {
+		return access.Unavailable("too_many_consoles", "Too many consoles are open. Close one, or try again in a minute.")
 	}
+	defer s.consoles.leave(a.ID)
 	node, err := s.Nodes.Console(e.Request.Context(), row.Node(), row.Id, after)
-	if errors.Is(err, fleet.ErrNodeOffline) {
-		return access.Unavailable("node_offline", "The server's node cannot be reached at the moment. The server itself may well be running.")
-	}
 	if err != nil {
-		return err
+		return unopened(err)
 	}
 	defer node.Close()
 	up := websocket.Upgrader{Subprotocols: []string{access.Subprotocol}, CheckOrigin: func(*http.Request) bool { return true }}
 	viewer, err := up.Upgrade(e.Response, e.Request, nil)
 	if err != nil {
-		return nil //nolint:nilerr // Upgrade has answered
+		return nil // Upgrade has answered
 	}
 	defer viewer.Close()
 	(&consoleProxy{s: s, app: e.App, actor: a, tenant: claims.Tenant, server: row.Id, viewer: viewer, node: node}).run()
 	return nil
+}
+
+// unopened says why a node opened no console.
+func unopened(err error) error {
+	var refused *wire.Error
+	switch {
+	case errors.Is(err, fleet.ErrNodeOffline):
+		return access.Unavailable("node_offline", "The server's node cannot be reached at the moment. The server itself may well be running.").Because(err)
+	case errors.As(err, &refused) && refused.Status == http.StatusNotFound:
+		return access.Conflict("console_not_there", "The server is not on its node yet, so it has no console. Try again in a moment.").Because(err)
+	case errors.As(err, &refused) && refused.Status == http.StatusTooManyRequests:
+		return access.Unavailable("too_many_consoles", "Too many people have this console open. Try again in a minute.").Because(err)
+	}
+	return err
 }
 
 // viewer checks the token of a console request and that its holder may still read.
@@ -131,7 +173,7 @@ func (p *consoleProxy) down() {
 	for {
 		kind, frame, err := p.node.ReadMessage()
 		if err != nil {
-			p.say(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseTryAgainLater, "node away"))
+			_ = p.say(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseTryAgainLater, "node away"))
 			return
 		}
 		if p.say(kind, frame) != nil {
@@ -219,13 +261,13 @@ func (p *consoleProxy) witness(line string) error {
 		}
 		err = p.s.Audit.Write(tx, p.actor.Audit(), audit.Entry{
 			Tenant: p.tenant, Action: "console.command", ResourceType: collections.Servers, Resource: p.server,
-			Metadata: map[string]any{"command": clip(line, 256)},
+			Metadata: map[string]any{"command": line},
 		})
 		if err != nil {
 			return err
 		}
 		return p.s.emit(tx, row, "console.command", events.Event{Actor: p.actor.ID, ActorType: p.actor.Type, ActorName: p.actor.Name},
-			map[string]any{"command": clip(line, 256)})
+			map[string]any{"command": clip(line, activityCommand)})
 	})
 }
 

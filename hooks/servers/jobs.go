@@ -65,7 +65,8 @@ func (s *Servers) carryOut(ctx context.Context, r *jobs.Run, deadline time.Durat
 	s.tell(r, o)
 	if online, err := s.nodeOnline(s.App, row.Node()); err != nil {
 		return err
-	} else if online && time.Since(r.Job().Created()) > deadline {
+	} else if online && time.Since(row.Updated()) > deadline && time.Since(r.Job().Created()) > deadline {
+		// Counted from the last that was heard: a node that was away for longer has only begun.
 		return jobs.Permanent(fmt.Errorf("node has not settled after %s; it says %s", deadline, o.State))
 	}
 	return jobs.Wait(nodeOfflinePatience)
@@ -134,9 +135,9 @@ func (s *Servers) tell(r *jobs.Run, o *wire.Observed) {
 	}
 }
 
-// undo runs in the transaction that ends a job for good. What a failed install reserved is given
-// back: the node has said that nothing of it runs. A job that was superseded leaves everything to
-// the command that came after it.
+// undo runs in the transaction that ends a job for good. What was reserved for a server that its node
+// refuses is given back; a failed install gives it back by itself (entail). A job that was superseded
+// leaves everything to the command that came after it.
 func (s *Servers) undo(tx core.App, r *jobs.Run, cause error) error {
 	var c command
 	if err := r.Payload(&c); err != nil {
@@ -149,24 +150,22 @@ func (s *Servers) undo(tx core.App, r *jobs.Run, cause error) error {
 	if row.PlacementEpoch() != c.Epoch || row.Generation() != c.Generation {
 		return nil
 	}
-	if c.Action != "create" && c.Action != Reinstall || row.InstallStatus() == "DONE" {
+	phase, o := Phase(row.Status()), seen(row)
+	if !refusedSpec(cause) || row.InstallStatus() == installDone || phase == Deleting || phase == Deleted {
 		return nil
 	}
-	if refusedSpec(cause) {
-		// The node refused it: nothing of it exists there, and Specs leaves it out from now on.
-		row.SetProblemCode(wire.ProblemEngine)
-		row.SetProblemMessage("This server could not be set up on its node. Try again, or pick another node.")
-		row.SetInstallStatus("FAILED")
+	if o != nil && o.State != wire.StateInstallFailed {
+		return nil // the node goes on with an older Spec, on these ports
+	}
+	// Nothing of it exists there, and Specs leaves it out from now on.
+	row.SetProblemCode(wire.ProblemEngine)
+	row.SetProblemMessage("This server could not be set up on its node. Try again, or make it on another node.")
+	row.SetInstallStatus(installFailed)
+	if phase == Unreachable { // shown once the node is back
 		if err := s.Alloc.Release(tx, row.Id); err != nil {
-			return err
+			return fmt.Errorf("release ports of server %s: %w", row.Id, err)
 		}
-		return s.settle(tx, row, InstallFailed)
-	}
-	if Phase(row.Status()) != InstallFailed {
-		return nil
-	}
-	if err := s.Alloc.Release(tx, row.Id); err != nil {
-		return fmt.Errorf("release ports of server %s: %w", row.Id, err)
+		return s.settle(tx, row, Unreachable)
 	}
 	return s.settle(tx, row, InstallFailed)
 }

@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
@@ -52,9 +53,9 @@ func (s *Servers) Observe(tx core.App, node string, o wire.Observed) error {
 	ahead := o.PlacementEpoch > row.PlacementEpoch() || o.Generation > row.Generation()
 	if ahead {
 		// This panel was restored from a backup: the node has seen newer commands than we know of.
-		// What we want now has to be newer still (DESIGN §2.1).
-		row.SetPlacementEpoch(max(o.PlacementEpoch, row.PlacementEpoch()))
-		row.SetGeneration(o.Generation + 1)
+		// What we want now has to be newer still (docs/adr/0001-layout.md).
+		row.SetPlacementEpoch(o.PlacementEpoch)
+		row.SetGeneration(max(o.Generation, row.Generation()) + 1)
 	}
 	before := Phase(row.Status())
 	s.record(row, o)
@@ -65,13 +66,27 @@ func (s *Servers) Observe(tx core.App, node string, o wire.Observed) error {
 	if err := s.settle(tx, row, Derive(before, want(row), seen(row), online)); err != nil {
 		return err
 	}
+	if ahead {
+		return s.insist(tx, row)
+	}
 	return s.Jobs.Wake(tx, row.Id)
+}
+
+// insist brings a generation to the node that no command asked for.
+func (s *Servers) insist(tx core.App, row *collections.Server) error {
+	act := Update
+	if wire.Desired(row.DesiredState()) == wire.DesiredAbsent {
+		act = Delete
+	}
+	_, err := s.enqueue(tx, row, act)
+	return err
 }
 
 // placed returns the row of a server if it lives on that node; nil, and an incident, otherwise.
 func (s *Servers) placed(tx core.App, node, server string) (*collections.Server, error) {
 	row, err := collections.FindServer(tx, server)
 	if errors.Is(err, sql.ErrNoRows) || err == nil && row.Node() != node {
+		server = clip(server, 64)
 		return nil, s.Incidents.Open(tx, incidents.Incident{
 			Kind: "server.unknown", Fingerprint: "server.unknown:" + node + ":" + server, Severity: "warning", Node: node,
 			Title:  "A node runs a server that this panel does not place there",
@@ -83,15 +98,21 @@ func (s *Servers) placed(tx core.App, node, server string) (*collections.Server,
 
 // record copies an observation into the row.
 func (s *Servers) record(row *collections.Server, o wire.Observed) {
+	if p := o.Problem; p != nil {
+		o.Problem = &wire.Problem{Code: clip(p.Code, 64), Message: clip(p.Message, wire.MaxMessageBytes), Detail: clip(p.Detail, wire.MaxMessageBytes)}
+	}
+	o.Progress.Step, o.Progress.Message = clip(o.Progress.Step, 64), clip(o.Progress.Message, wire.MaxMessageBytes)
 	row.SetObserved(o)
 	row.SetObservedEpoch(o.PlacementEpoch)
 	row.SetObservedGeneration(o.Generation)
 	row.SetObservedRevision(o.Revision)
-	row.SetProblemCode("")
-	row.SetProblemMessage("")
-	if o.Problem != nil {
-		row.SetProblemCode(o.Problem.Code)
-		row.SetProblemMessage(clip(o.Problem.Message, 1000))
+	if o.Generation >= row.Generation() { // an older problem is what the newest command is about
+		row.SetProblemCode("")
+		row.SetProblemMessage("")
+		if o.Problem != nil {
+			row.SetProblemCode(o.Problem.Code)
+			row.SetProblemMessage(clip(o.Problem.Message, 1000))
+		}
 	}
 	if !o.StartedAt.IsZero() {
 		row.SetLastStartAt(o.StartedAt)
@@ -103,14 +124,15 @@ func (s *Servers) record(row *collections.Server, o wire.Observed) {
 		row.SetLastExitCode(int64(*o.ExitCode))
 	}
 	switch {
+	case o.Generation < row.Generation() && row.InstallStatus() == installFailed: // refused, and nobody asked again
 	case o.ReinstallCount < row.ReinstallCount():
-		row.SetInstallStatus("PENDING")
+		row.SetInstallStatus(installPending)
 	case o.State == wire.StateInstallFailed, o.State == wire.StateFailed && !o.Installed:
-		row.SetInstallStatus("FAILED")
+		row.SetInstallStatus(installFailed)
 	case o.Installed:
-		row.SetInstallStatus("DONE")
+		row.SetInstallStatus(installDone)
 	case o.State == wire.StateInstalling:
-		row.SetInstallStatus("RUNNING")
+		row.SetInstallStatus(installRunning)
 	}
 }
 
@@ -121,10 +143,8 @@ func (s *Servers) settle(tx core.App, row *collections.Server, to Phase) error {
 		return fmt.Errorf("server %s: %s → %s is not in the phase table", row.Id, from, to)
 	}
 	row.SetStatus(string(to))
-	if to == Deleted && from != Deleted {
-		if err := s.gone(tx, row); err != nil {
-			return err
-		}
+	if err := s.entail(tx, row, from, to); err != nil {
+		return err
 	}
 	row.SetRev(row.Rev() + 1)
 	if err := permit.Save(tx, row); err != nil {
@@ -138,12 +158,23 @@ func (s *Servers) settle(tx core.App, row *collections.Server, to Phase) error {
 	return s.broadcast(tx, row)
 }
 
-// gone gives back what a deleted server held. The node has said that it is absent.
-func (s *Servers) gone(tx core.App, row *collections.Server) error {
-	row.SetDeletedAt(now())
-	row.SetEnvironment(environment{}) // its secrets have no further use
-	if err := s.Alloc.Release(tx, row.Id); err != nil {
-		return fmt.Errorf("release ports of server %s: %w", row.Id, err)
+// entail does what a new phase brings with it. Ports are given back in the transaction in which the
+// node's word that nothing runs counts, so that no job has to live for it.
+func (s *Servers) entail(tx core.App, row *collections.Server, from, to Phase) error {
+	if from == to {
+		return nil
+	}
+	if to == Deleted {
+		row.SetDeletedAt(now())
+		row.SetEnvironment(environment{}) // its secrets have no further use
+	}
+	if to == Deleted || to == InstallFailed {
+		if err := s.Alloc.Release(tx, row.Id); err != nil {
+			return fmt.Errorf("release ports of server %s: %w", row.Id, err)
+		}
+	}
+	if to == Deleted || to == Running {
+		return s.Incidents.Resolve(tx, "server.failed:"+row.Id, "The server is "+words[to]+".")
 	}
 	return nil
 }
@@ -155,7 +186,7 @@ func (s *Servers) Crashed(tx core.App, node string, c wire.CrashReport) error {
 		return err
 	}
 	err = s.emit(tx, row, "server.crashed", events.Event{}, map[string]any{
-		"exit_code": c.ExitCode, "out_of_memory": c.OOMKilled, "attempt": c.Attempt, "given_up": c.GivenUp, "last_lines": c.LastLines,
+		"exit_code": c.ExitCode, "out_of_memory": c.OOMKilled, "attempt": c.Attempt, "given_up": c.GivenUp, "last_lines": lastLines(c.LastLines),
 	})
 	if err != nil || !c.GivenUp {
 		return err
@@ -165,6 +196,19 @@ func (s *Servers) Crashed(tx core.App, node string, c wire.CrashReport) error {
 		Title:  fmt.Sprintf("Server %q crashed %d times in a row and was given up", row.Name(), c.Attempt),
 		Detail: fmt.Sprintf("Last exit code %d, out of memory: %t.", c.ExitCode, c.OOMKilled),
 	})
+}
+
+// lastLines keeps the end of what a game said before it crashed, as much as an event may hold.
+func lastLines(lines []string) []string {
+	kept, room := []string{}, maxCrashBytes
+	for _, l := range slices.Backward(lines) {
+		if room -= len(l); room < 0 {
+			break
+		}
+		kept = append(kept, l)
+	}
+	slices.Reverse(kept)
+	return kept
 }
 
 // Installed takes in how an install script ended (fleet.Placements).
@@ -188,10 +232,17 @@ func (s *Servers) Installed(tx core.App, node string, r wire.InstallReport) erro
 // Unknown takes in a container that no Spec of ours names (fleet.Placements). It is reported, never
 // removed: this panel may be the one that is wrong.
 func (s *Servers) Unknown(tx core.App, node string, u wire.UnknownContainer) error {
+	row, err := collections.FindServer(tx, u.ServerID)
+	if err == nil && row.Node() == node && Phase(row.Status()) != Deleted {
+		return nil // it lives there; a sync leaves it out while it holds no ports
+	}
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
 	return s.Incidents.Open(tx, incidents.Incident{
-		Kind: "container.unknown", Fingerprint: "container.unknown:" + node + ":" + u.ContainerID, Severity: "warning", Node: node,
+		Kind: "container.unknown", Fingerprint: "container.unknown:" + node + ":" + clip(u.ContainerID, 64), Severity: "warning", Node: node,
 		Title:  "A container of ours on a node belongs to no server there",
-		Detail: fmt.Sprintf("Container %s says it is server %s (running: %t). It was left alone.", clip(u.ContainerID, 12), u.ServerID, u.Running),
+		Detail: fmt.Sprintf("Container %s says it is server %s (running: %t). It was left alone.", clip(u.ContainerID, 12), clip(u.ServerID, 64), u.Running),
 	})
 }
 

@@ -95,7 +95,16 @@ type Want struct {
 	Epoch      int64
 	Generation int64
 	DeleteID   string
+	Install    string // servers.install_status: how far the newest install has got
 }
+
+// Values of servers.install_status.
+const (
+	installPending = "PENDING" // asked for; the node has not begun
+	installRunning = "RUNNING"
+	installDone    = "DONE"
+	installFailed  = "FAILED"
+)
 
 // Derive returns the phase of a server: from what is wanted, the last observation that counted (nil:
 // none of this epoch yet) and whether the node can be heard. prev is kept where nothing newer is
@@ -121,19 +130,35 @@ func Derive(prev Phase, want Want, seen *wire.Observed, nodeOnline bool) Phase {
 
 // waiting is the phase while the node has said nothing of this placement.
 func waiting(prev Phase, want Want) Phase {
-	if prev == Unreachable || prev == "" {
-		return Installing
+	switch {
+	case prev != Unreachable && prev != "":
+		return prev
+	case want.Install == installFailed: // the node refused it before it had anything to say
+		return InstallFailed
 	}
-	return prev
+	return Installing
 }
 
 // asked is the phase between a command and the node's first word about it: the command shows at
-// once, what the node says of older generations does not.
+// once, what the node says of older generations does not. A server that was out of reach meanwhile
+// shows what the command leads to from there.
 func asked(prev Phase, want Want, seen *wire.Observed) Phase {
-	if prev != Unreachable {
+	switch {
+	case prev != Unreachable:
 		return prev
+	case want.Install == installFailed:
+		return InstallFailed
 	}
-	return observed(want, seen)
+	before := observed(want, seen)
+	switch {
+	case want.Install == installPending, want.Install == installRunning:
+		return Installing
+	case want.Desired == wire.DesiredRunning && before != Running:
+		return Starting
+	case want.Desired == wire.DesiredStopped && before == Starting:
+		return Stopping
+	}
+	return before
 }
 
 // observed translates the node's state.

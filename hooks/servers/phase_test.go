@@ -41,6 +41,7 @@ func TestDerive(t *testing.T) {
 	t.Parallel()
 	run := Want{Desired: wire.DesiredRunning, Epoch: 2, Generation: 5}
 	stop := Want{Desired: wire.DesiredStopped, Epoch: 2, Generation: 5}
+	refused := Want{Desired: wire.DesiredRunning, Epoch: 2, Generation: 5, Install: installFailed}
 	gone := Want{Desired: wire.DesiredAbsent, Epoch: 2, Generation: 5, DeleteID: "d"}
 	obs := func(s wire.State, change ...func(*wire.Observed)) *wire.Observed {
 		o := &wire.Observed{PlacementEpoch: 2, Generation: 5, State: s, Installed: true}
@@ -59,25 +60,27 @@ func TestDerive(t *testing.T) {
 		silent bool
 		out    Phase
 	}{
-		"a new server that the node has not heard of is installing":        {"", run, nil, false, Installing},
-		"a running game is running":                                        {Starting, run, obs(wire.StateRunning), false, Running},
-		"a game that still runs after a stop is stopping":                  {Stopping, stop, obs(wire.StateRunning), false, Stopping},
-		"what the node said before the newest command does not show":       {Starting, run, obs(wire.StateStopped, old, settled), false, Starting},
-		"an older placement says nothing":                                  {Starting, run, obs(wire.StateRunning, func(o *wire.Observed) { o.PlacementEpoch = 1 }), false, Starting},
-		"a game that ended by itself with code 0 is stopped":               {Running, run, obs(wire.StateStopped, settled), false, Stopped},
-		"an installed server on its way up is starting":                    {Stopped, run, obs(wire.StateStopped), false, Starting},
-		"fetching the image of a server that was never installed installs": {Installing, run, obs(wire.StatePulling, raw), false, Installing},
-		"fetching the image of an installed server is part of its start":   {Starting, run, obs(wire.StatePulling), false, Starting},
-		"a failed script is a failed install":                              {Installing, run, obs(wire.StateInstallFailed, raw), false, InstallFailed},
-		"a node that gave up before the install is a failed install":       {Installing, run, obs(wire.StateFailed, raw), false, InstallFailed},
-		"a node that gave up on an installed game has failed":              {Crashed, run, obs(wire.StateFailed), false, Failed},
-		"a silent node is unreachable whatever was known":                  {Running, run, obs(wire.StateRunning), true, Unreachable},
-		"a node that came back says what it is":                            {Unreachable, run, obs(wire.StateRunning), false, Running},
-		"a delete stays a delete while the node is silent":                 {Deleting, gone, obs(wire.StateRunning), true, Deleting},
-		"absent without our delete id deletes nothing":                     {Deleting, gone, obs(wire.StateAbsent), false, Deleting},
-		"absent with our delete id is the end":                             {Deleting, gone, obs(wire.StateAbsent, func(o *wire.Observed) { o.DeleteID = "d" }), false, Deleted},
-		"another delete's id is not ours":                                  {Deleting, gone, obs(wire.StateAbsent, func(o *wire.Observed) { o.DeleteID = "x" }), false, Deleting},
-		"deleted is for ever":                                              {Deleted, run, obs(wire.StateRunning), false, Deleted},
+		"a new server that the node has not heard of is installing":             {"", run, nil, false, Installing},
+		"a running game is running":                                             {Starting, run, obs(wire.StateRunning), false, Running},
+		"a game that still runs after a stop is stopping":                       {Stopping, stop, obs(wire.StateRunning), false, Stopping},
+		"what the node said before the newest command does not show":            {Starting, run, obs(wire.StateStopped, old, settled), false, Starting},
+		"an older placement says nothing":                                       {Starting, run, obs(wire.StateRunning, func(o *wire.Observed) { o.PlacementEpoch = 1 }), false, Starting},
+		"a game that ended by itself with code 0 is stopped":                    {Running, run, obs(wire.StateStopped, settled), false, Stopped},
+		"an installed server on its way up is starting":                         {Stopped, run, obs(wire.StateStopped), false, Starting},
+		"fetching the image of a server that was never installed installs":      {Installing, run, obs(wire.StatePulling, raw), false, Installing},
+		"fetching the image of an installed server is part of its start":        {Starting, run, obs(wire.StatePulling), false, Starting},
+		"a failed script is a failed install":                                   {Installing, run, obs(wire.StateInstallFailed, raw), false, InstallFailed},
+		"a node that gave up before the install is a failed install":            {Installing, run, obs(wire.StateFailed, raw), false, InstallFailed},
+		"a node that gave up on an installed game has failed":                   {Crashed, run, obs(wire.StateFailed), false, Failed},
+		"a silent node is unreachable whatever was known":                       {Running, run, obs(wire.StateRunning), true, Unreachable},
+		"a node that came back says what it is":                                 {Unreachable, run, obs(wire.StateRunning), false, Running},
+		"a server that its node refused is still not installed after a silence": {Unreachable, refused, nil, false, InstallFailed},
+		"a reinstall that its node refused is no game that stopped":             {Unreachable, refused, obs(wire.StateStopped, old, settled), false, InstallFailed},
+		"a delete stays a delete while the node is silent":                      {Deleting, gone, obs(wire.StateRunning), true, Deleting},
+		"absent without our delete id deletes nothing":                          {Deleting, gone, obs(wire.StateAbsent), false, Deleting},
+		"absent with our delete id is the end":                                  {Deleting, gone, obs(wire.StateAbsent, func(o *wire.Observed) { o.DeleteID = "d" }), false, Deleted},
+		"another delete's id is not ours":                                       {Deleting, gone, obs(wire.StateAbsent, func(o *wire.Observed) { o.DeleteID = "x" }), false, Deleting},
+		"deleted is for ever":                                                   {Deleted, run, obs(wire.StateRunning), false, Deleted},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

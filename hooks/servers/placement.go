@@ -30,10 +30,10 @@ func (s *Servers) placement(e *core.RequestEvent) error {
 	if err := access.Bind(e, &in); err != nil {
 		return err
 	}
-	if err := validate("placement", in.Limits); err != nil {
+	if _, err := validate("placement", in.Limits); err != nil {
 		return err
 	}
-	game, err := s.chosen(e.App, CreateInput{Blueprint: in.Blueprint})
+	game, err := s.chosen(e.App, a, CreateInput{Blueprint: in.Blueprint})
 	if err != nil {
 		return err
 	}

@@ -52,11 +52,16 @@ func (s *Servers) member(e *core.RequestEvent) (access.Actor, *collections.Tenan
 
 // allowed finds the server of the request and asks for a permission on it.
 func (s *Servers) allowed(e *core.RequestEvent, permission string) (access.Actor, *collections.Server, error) {
+	return s.permitted(e, permission, s.find)
+}
+
+// permitted is allowed with another way to find the server.
+func (s *Servers) permitted(e *core.RequestEvent, permission string, find func(app core.App, tenant, id string) (*collections.Server, error)) (access.Actor, *collections.Server, error) {
 	a, tenant, err := s.member(e)
 	if err != nil {
 		return a, nil, err
 	}
-	row, err := s.find(e.App, tenant.Id, e.Request.PathValue("id"))
+	row, err := find(e.App, tenant.Id, e.Request.PathValue("id"))
 	if err != nil {
 		return a, nil, err
 	}
@@ -101,9 +106,14 @@ type query struct {
 	page, perPage int
 }
 
+// likeEscape makes a search mean what it says: dbx.Like escapes the same, but no database of ours
+// knows its escape character unasked.
+var likeEscape = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
+
 var sortable = map[string]string{
 	"name": "[[name]] ASC, [[id]] ASC", "-name": "[[name]] DESC, [[id]] ASC", "created": "[[created]] ASC, [[id]] ASC",
 	"-created": "[[created]] DESC, [[id]] ASC", "": "[[created]] DESC, [[id]] ASC", "status": "[[status]] ASC, [[name]] ASC, [[id]] ASC",
+	"-status": "[[status]] DESC, [[name]] ASC, [[id]] ASC",
 }
 
 func listQuery(e *core.RequestEvent, tenant string, all bool, servers []string) (query, error) {
@@ -127,7 +137,8 @@ func listQuery(e *core.RequestEvent, tenant string, all bool, servers []string) 
 		q.where = append(q.where, dbx.NewExp("[[blueprint]] IN (SELECT [[id]] FROM {{blueprints}} WHERE [[slug]] = {:b} OR [[id]] = {:b})", dbx.Params{"b": b}))
 	}
 	if search := strings.TrimSpace(p.Get("search")); search != "" {
-		q.where = append(q.where, dbx.Like("name", clip(search, maxSearch)))
+		like := "%" + likeEscape.Replace(clip(search, maxSearch)) + "%"
+		q.where = append(q.where, dbx.NewExp(`LOWER([[name]]) LIKE LOWER({:search}) ESCAPE '\'`, dbx.Params{"search": like}))
 	}
 	var ok bool
 	if q.order, ok = sortable[p.Get("sort")]; !ok {
@@ -220,14 +231,14 @@ type ActInput struct {
 var actionsOfRoute = []Action{Start, Stop, Restart, Kill, Reinstall}
 
 func (s *Servers) act(e *core.RequestEvent) error {
+	if _, _, err := s.allowed(e, "server.read"); err != nil {
+		return err
+	}
 	var in ActInput
 	if err := access.Bind(e, &in); err != nil {
 		return err
 	}
 	if !slices.Contains(actionsOfRoute, in.Action) {
-		if _, _, err := s.allowed(e, "server.read"); err != nil {
-			return err
-		}
 		return access.Invalid(map[string]access.FieldError{"action": {Code: "unknown", Message: "Ask for start, stop, restart, kill or reinstall."}})
 	}
 	return s.onServer(e, "server."+string(in.Action), nil, func(tx core.App, a access.Actor, row *collections.Server) (Outcome, error) {
@@ -235,9 +246,11 @@ func (s *Servers) act(e *core.RequestEvent) error {
 	})
 }
 
-// onServer runs a command on the server of the request: permission, lock, a fresh row, answer 202.
+// onServer runs a command on the server of the request: permission, lock, a fresh row, answer 202. A
+// server that is gone is looked for under the idempotency key first: whoever repeats a delete because
+// its answer was lost gets that answer, not 404.
 func (s *Servers) onServer(e *core.RequestEvent, permission string, in any, fn func(core.App, access.Actor, *collections.Server) (Outcome, error)) error {
-	a, row, err := s.allowed(e, permission)
+	a, row, err := s.permitted(e, permission, owned)
 	if err != nil {
 		return err
 	}

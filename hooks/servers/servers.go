@@ -69,7 +69,7 @@ type Defaults struct {
 // Servers is the room. Its methods are safe for concurrent use.
 type Servers struct {
 	Config
-	consoles chan struct{} // bounds console sockets of this panel
+	consoles *seats // console sockets of this panel
 }
 
 // Limits of the room.
@@ -77,8 +77,9 @@ const (
 	maxConsoles         = 2_000            // console sockets at once
 	consolesPerUser     = 30               // of one person
 	pushTimeout         = 15 * time.Second // one Spec to one node
-	installDeadline     = 2 * time.Hour    // of a reachable node that neither finishes nor fails
-	commandDeadline     = 30 * time.Minute
+	installDeadline     = 2 * time.Hour    // of silence about it, from a reachable node that neither finishes nor fails
+	commandDeadline     = 30 * time.Minute // the same for everything else
+	maxCrashBytes       = 8 << 10          // of a game's last words in an event, before JSON escapes them
 	nodeOfflinePatience = 15 * time.Second // between looks at a silent node; its return wakes the job at once
 )
 
@@ -87,7 +88,7 @@ func New(c Config) *Servers {
 	if c.Defaults.PIDs == 0 {
 		c.Defaults.PIDs = 1024
 	}
-	s := &Servers{Config: c, consoles: make(chan struct{}, maxConsoles)}
+	s := &Servers{Config: c, consoles: newSeats(maxConsoles, consolesPerUser)}
 	s.registerJobs()
 	return s
 }
@@ -103,14 +104,23 @@ func locks(tenant string) []collections.Lock {
 
 // find returns a server of a tenant that is not deleted; another tenant's is not found.
 func (s *Servers) find(app core.App, tenant, id string) (*collections.Server, error) {
-	row, err := collections.FindServer(app, id)
-	if err != nil || row.Tenant() != tenant || Phase(row.Status()) == Deleted {
+	row, err := owned(app, tenant, id)
+	if err != nil || Phase(row.Status()) == Deleted {
 		return nil, errNotFound
 	}
 	return row, nil
 }
 
-var errNotFound = access.NotFound("server_not_found", "There is no such server here.")
+// owned returns a server of a tenant, also one that is deleted; another tenant's is not found.
+func owned(app core.App, tenant, id string) (*collections.Server, error) {
+	row, err := collections.FindServer(app, id)
+	if err != nil || row.Tenant() != tenant {
+		return nil, errNotFound
+	}
+	return row, nil
+}
+
+var errNotFound = access.NotFound("server_not_found", "There is no such server.")
 
 // effective is what the node is asked for: what is wished, but stopped while the tenant is
 // suspended.
@@ -123,7 +133,7 @@ func effective(row *collections.Server) wire.Desired {
 }
 
 func want(row *collections.Server) Want {
-	return Want{Desired: effective(row), Epoch: row.PlacementEpoch(), Generation: row.Generation(), DeleteID: row.DeleteID()}
+	return Want{Desired: effective(row), Epoch: row.PlacementEpoch(), Generation: row.Generation(), DeleteID: row.DeleteID(), Install: row.InstallStatus()}
 }
 
 // seen returns the last observation that counted; nil when there is none.

@@ -1,6 +1,7 @@
 package servers
 
 import (
+	"fmt"
 	"net"
 	"strconv"
 	"time"
@@ -38,7 +39,7 @@ type View struct {
 	LastExitCode  *int64             `json:"last_exit_code"`
 	Created       time.Time          `json:"created"`
 	Actions       []Action           `json:"actions"` // that make sense now; permissions are asked separately
-	InstallLog    *string            `json:"install_log,omitempty"`
+	InstallLog    *string            `json:"install_log,omitzero"`
 	Job           any                `json:"job,omitempty"`
 }
 
@@ -138,7 +139,7 @@ func (s *Servers) build(app core.App, row *collections.Server, a surroundings) (
 		ID: row.Id, Tenant: row.Tenant(), Rev: row.Rev(), Name: row.Name(), Status: Phase(row.Status()), DesiredState: row.DesiredState(),
 		Suspended: row.Suspended(), InstallStatus: row.InstallStatus(), Variant: row.Variant(),
 		Limits: Limits{row.CPULimitMillicores(), row.MemLimitMB(), row.DiskGB()},
-		Ports:  []wire.Port{}, Variables: map[string]*string{}, Created: row.Created(), Actions: Possible(Phase(row.Status())),
+		Ports:  []wire.Port{}, Variables: map[string]*string{}, Created: row.Created(), Actions: possibleNow(row),
 		LastStartAt: moment(row.LastStartAt()), LastExitAt: moment(row.LastExitAt()),
 	}
 	if row.ProblemMessage() != "" {
@@ -164,6 +165,15 @@ func (s *Servers) build(app core.App, row *collections.Server, a surroundings) (
 		if v.Ports, err = portsOf(held); err != nil {
 			return v, err
 		}
+		game, err := s.Catalog.Blueprint(app, row.BlueprintVersion())
+		if err != nil {
+			return v, err
+		}
+		bound, err := game.BindPorts(v.Ports)
+		if err != nil {
+			return v, fmt.Errorf("ports of server %s: %w", row.Id, err)
+		}
+		v.Ports = append([]wire.Port{}, bound...) // never null, also for a game without ports
 		if len(v.Ports) > 0 {
 			v.Address = net.JoinHostPort(v.Ports[0].HostIP, strconv.Itoa(v.Ports[0].HostPort))
 		}

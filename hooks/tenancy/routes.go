@@ -225,7 +225,7 @@ func (t *Tenancy) found(tx core.App, a access.Actor, id string, in input) (*coll
 	if owned >= t.cfg.MaxTenants {
 		return nil, access.Conflict("tenant_limit", fmt.Sprintf("You own %d organisations, which is as many as one person may. Delete one first, or ask us.", owned))
 	}
-	slug := ""
+	var slug string
 	if in.Slug == nil {
 		slug, err = freeSlug(tx, *in.Name)
 	} else {

@@ -1,4 +1,4 @@
-// Measures what a first visit loads and refuses more than the budget (TESTS.md, "web app first load").
+// Measures what a first visit loads and refuses more than the budget.
 // The initial script is every script index.html names or preloads, and all that those import at once.
 import { readFile } from 'node:fs/promises';
 import { gzipSync } from 'node:zlib';

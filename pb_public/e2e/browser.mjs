@@ -1,5 +1,9 @@
 // What the browser suites share: the browser, one person, and what every page has to hold.
 import assert from 'node:assert/strict';
+import { mkdtempSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { AxeBuilder } from '@axe-core/playwright';
 import { chromium } from 'playwright-core';
 
@@ -22,7 +26,13 @@ function need(name) {
   return value.replace(/\/$/, '');
 }
 
-export const launch = () => chromium.launch({ executablePath: '/usr/bin/chromium', args: FLAGS });
+/** The browser, behind chromium.sh. */
+export async function launch() {
+  process.env.E2E_FORWARD = join(mkdtempSync(join(tmpdir(), 'e2e-')), 'panel.sock');
+  const { outside } = await import('./forward.mjs');
+  outside();
+  return chromium.launch({ executablePath: fileURLToPath(new URL('chromium.sh', import.meta.url)), args: FLAGS });
+}
 
 /** A page that remembers what its console complained of. */
 export async function newPage(browser, options = {}) {

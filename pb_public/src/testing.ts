@@ -3,6 +3,11 @@ import { afterEach, vi } from 'vitest';
 import { pb } from '@/api/client';
 import type { Server } from '@/api/views';
 
+// jsdom has no media queries; Mantine asks for the colour scheme.
+globalThis.window &&= Object.assign(window, {
+  matchMedia: () => ({ matches: false, addEventListener: () => undefined, removeEventListener: () => undefined }),
+});
+
 afterEach(() => {
   vi.useRealTimers();
   vi.unstubAllGlobals();

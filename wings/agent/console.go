@@ -24,13 +24,13 @@ const (
 	maxViewers     = 500  // of one server
 	frameLines     = 256  // in one frame
 	frameBytes     = 128 << 10
-	journalBytes   = 1 << 20        // then the journal is written anew out of the ring
-	unsureSkip     = 1000           // numbers skipped when the journal's end cannot be read
-	maxSeq         = int64(1) << 60 // no console gets there
-	flushLines     = 256            // unwritten lines that are written at once
-	crashLines     = 50             // of the console, kept with a crash
-	lineOverhead   = 64             // bytes counted per line on top of its text
-	flushEvery     = 500 * time.Millisecond
+	journalBytes   = 1 << 20               // then the journal is written anew out of the ring
+	unsureSkip     = 1000                  // numbers skipped when the journal's end cannot be read
+	maxSeq         = int64(1) << 60        // no console gets there
+	flushLines     = 256                   // unwritten lines that are written at once
+	crashLines     = 50                    // of the console, kept with a crash
+	lineOverhead   = 64                    // bytes counted per line on top of its text
+	showAfter      = 20 * time.Millisecond // a line is written, and so shown, at the latest
 	commandsPerSec = 10
 	commandsAtOnce = 20
 )
@@ -44,28 +44,28 @@ type mark struct {
 // console is one server's output: a ring of numbered lines that any number of viewers read at
 // their own pace, and a journal that outlives wings.
 //
-// Each line read from the engine takes one number, also when the throttle drops it. So a hole in
-// the numbers is a gap, and reading on from the journal's end gives every line the number it had
-// before wings was killed: a viewer that comes back with its last number loses and doubles none.
+// Each line read from the engine takes one number, also when the throttle drops it: a hole in the
+// numbers is a gap. Viewers are shown what is in the journal and no more, so no number that anybody
+// has seen is given again when wings was killed: who comes back with the last one loses and doubles
+// none.
 type console struct {
 	path string
 	turn chan struct{} // capacity 1: whoever writes the journal holds it
 
-	mu        sync.Mutex
-	lines     []wire.ConsoleLine // in order of Seq, holes are gaps
-	bytes     int
-	last      int64 // newest number given
-	announced int64 // dropped lines up to here may be told without a line after them
-	flushed   int64 // newest number in the journal
-	size      int64 // of the journal, bytes
-	out       mark
-	install   mark
-	state     wire.State
-	stateRev  int
-	viewers   map[*Viewer]struct{}
-	gone      bool // the server was deleted
-	tokens    float64
-	tokensAt  time.Time
+	mu       sync.Mutex
+	lines    []wire.ConsoleLine // in order of Seq, holes are gaps
+	bytes    int
+	last     int64 // newest number given
+	flushed  int64 // newest number in the journal; viewers are told of none above it
+	size     int64 // of the journal, bytes
+	out      mark
+	install  mark
+	state    wire.State
+	stateRev int
+	viewers  map[*Viewer]struct{}
+	gone     bool // the server was deleted
+	tokens   float64
+	tokensAt time.Time
 }
 
 // journalEntry is one line of console.jsonl: the lines since the entry before it, and where the
@@ -109,7 +109,7 @@ func openConsole(path string) (*console, error) {
 			c.push(l)
 		}
 	}
-	c.flushed, c.announced, c.size = c.last, c.last, int64(len(raw))
+	c.flushed, c.size = c.last, int64(len(raw))
 	return c, nil
 }
 
@@ -144,20 +144,16 @@ func (c *console) read(stream wire.ConsoleStream, container string, at time.Time
 		return c.last-c.flushed >= flushLines*8
 	}
 	c.push(wire.ConsoleLine{Seq: c.last, At: at, Stream: stream, Text: cleanLine(text)})
-	c.announced = c.last
-	c.notify()
 	return c.last-c.flushed >= flushLines
 }
 
 // say adds a line that no container wrote: of wings itself, or a command somebody sent. The caller
-// flushes, so that the numbers of what the containers write stay what they are after a kill.
+// flushes.
 func (c *console) say(stream wire.ConsoleStream, text string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.last++
 	c.push(wire.ConsoleLine{Seq: c.last, At: time.Now().UTC(), Stream: stream, Text: cleanLine(text)})
-	c.announced = c.last
-	c.notify()
 }
 
 // hole marks lines that are lost, how many nobody knows.
@@ -165,8 +161,6 @@ func (c *console) hole() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.last++
-	c.announced = c.last
-	c.notify()
 }
 
 // take says whether one more line fits under the throttle. mu is held.
@@ -226,16 +220,12 @@ func (c *console) tail(stream wire.ConsoleStream, n int, since time.Time) []stri
 	return out
 }
 
-// flush appends what is new to the journal, and tells viewers of lines that were dropped at the
-// end. It is not synced to the disk: after a power cut the engine's log still has the lines.
+// flush appends what is new to the journal and shows it to the viewers. It is not synced to the disk:
+// after a power cut the engine's log still has the lines.
 func (c *console) flush() error {
 	c.turn <- struct{}{}
 	defer func() { <-c.turn }()
 	c.mu.Lock()
-	if c.announced < c.last {
-		c.announced = c.last
-		c.notify()
-	}
 	if c.flushed == c.last || c.gone {
 		c.mu.Unlock()
 		return nil
@@ -257,6 +247,7 @@ func (c *console) flush() error {
 		c.size = 0
 	}
 	c.size += n
+	c.notify()
 	c.mu.Unlock()
 	return nil
 }
@@ -323,7 +314,7 @@ func (c *console) watch(after int64) (*Viewer, error) {
 	}
 	v := &Viewer{c: c, wake: make(chan struct{}, 1), stateRev: c.stateRev}
 	switch {
-	case after > c.last:
+	case after > c.flushed:
 		v.lost = true
 	case after > 0:
 		v.next = after + 1
@@ -362,17 +353,18 @@ func (v *Viewer) frame() (wire.ConsoleFrame, bool, error) {
 		return wire.ConsoleFrame{Gap: &wire.ConsoleGap{From: 1}}, true, nil
 	}
 	i := sort.Search(len(c.lines), func(i int) bool { return c.lines[i].Seq >= v.next })
-	if i < len(c.lines) {
-		return v.batch(c.lines[i:]), true, nil
+	end := sort.Search(len(c.lines), func(i int) bool { return c.lines[i].Seq > c.flushed })
+	if i < end {
+		return v.batch(c.lines[i:end]), true, nil
 	}
 	switch {
-	case v.next > 0 && v.next <= c.announced:
-		gap := &wire.ConsoleGap{From: v.next, To: c.announced}
-		v.next = c.announced + 1
+	case v.next > 0 && v.next <= c.flushed:
+		gap := &wire.ConsoleGap{From: v.next, To: c.flushed}
+		v.next = c.flushed + 1
 		return wire.ConsoleFrame{Gap: gap}, true, nil
 	case !v.live:
 		v.live = true
-		v.next = max(v.next, c.announced+1)
+		v.next = max(v.next, c.flushed+1)
 		return wire.ConsoleFrame{Live: true}, true, nil
 	case v.stateRev != c.stateRev:
 		v.stateRev = c.stateRev

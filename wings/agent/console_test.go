@@ -31,6 +31,9 @@ func fill(c *console, from, to int, at time.Time) {
 		c.mu.Unlock()
 		c.read(wire.StreamOut, "box", at.Add(time.Duration(i)), fmt.Sprintf("line %d", i))
 	}
+	if err := c.flush(); err != nil { // nothing is shown before it is written
+		panic(err)
+	}
 }
 
 // seen is what one viewer got until it was live.
@@ -88,6 +91,35 @@ func TestHistoryReachesALateJoiner(t *testing.T) {
 				t.Errorf("%d lines and gaps %v, want %d and %s", len(s.lines), s.gaps, tc.lines, tc.gap)
 			}
 		})
+	}
+}
+
+func TestNobodySeesALineThatAKillWouldTakeBack(t *testing.T) {
+	t.Parallel()
+	c := testConsole(t)
+	fill(c, 1, 4, time.Now())
+	c.read(wire.StreamOut, "box", time.Now(), "not written yet")
+	v, err := c.watch(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := drain(t, v); len(s.lines) != 3 {
+		t.Errorf("the viewer sees %v", s.order)
+	}
+	again, err := openConsole(c.path) // as after a kill
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.say(wire.StreamInput, "typed before the log was read again")
+	again.read(wire.StreamOut, "box", time.Now(), "not written yet")
+	if err := again.flush(); err != nil {
+		t.Fatal(err)
+	}
+	if v, err = again.watch(3); err != nil {
+		t.Fatal(err)
+	}
+	if s := drain(t, v); len(s.lines) != 2 || len(s.gaps) != 0 || s.lines[0].Seq != 4 {
+		t.Errorf("who had 3 lines gets %v and gaps %v", s.order, s.gaps)
 	}
 }
 
@@ -246,6 +278,9 @@ func TestADamagedJournalCostsAGapAndNoDoubledNumber(t *testing.T) {
 		t.Fatal(err)
 	}
 	again.say(wire.StreamSystem, "three")
+	if err := again.flush(); err != nil {
+		t.Fatal(err)
+	}
 	v, err := again.watch(1)
 	if err != nil {
 		t.Fatal(err)

@@ -143,8 +143,7 @@ func (r *reader) follow(ctx context.Context) (done, progress bool) {
 	if err != nil {
 		return errors.Is(err, engine.ErrNotFound), false
 	}
-	tick := time.NewTicker(flushEvery)
-	defer tick.Stop()
+	var show <-chan time.Time // nil while all is written
 	seen := !known
 	for {
 		select {
@@ -166,9 +165,13 @@ func (r *reader) follow(ctx context.Context) (done, progress bool) {
 			}
 			if r.s.console.read(r.w.stream, r.w.run.ID, l.At, l.Text) {
 				r.flush()
+				show = nil
+			} else if show == nil {
+				show = time.After(showAfter)
 			}
-		case <-tick.C:
+		case <-show:
 			r.flush()
+			show = nil
 		}
 	}
 }

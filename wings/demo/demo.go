@@ -88,8 +88,8 @@ type player struct {
 
 // Run plays until ctx ends, SIGTERM or SIGINT arrives, or the console says stop (nil), crash (an
 // ExitError with code 3) or something breaks. Flags: --port (default $PORT, else 7777; 0 for any),
-// --host (default all of the container's), --dir (default the working folder), and --never-ready,
-// which leaves the ready line out so that a start that times out can be shown.
+// --host (default all of the container's), --dir (default the working folder), and --never-ready
+// (default $DEMO_NEVER_READY), which leaves the ready line out so that a start that times out can be shown.
 //
 // Console: say TEXT, list, kick NAME, save, flood N, crash, stop, help.
 func Run(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer) error {
@@ -102,7 +102,7 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer) 
 	flags.IntVar(&port, "port", port, "TCP port")
 	host := flags.String("host", "", "address to listen on")
 	dir := flags.String("dir", ".", "folder of the world")
-	never := flags.Bool("never-ready", false, "never say that the server is ready")
+	never := flags.Bool("never-ready", os.Getenv("DEMO_NEVER_READY") == "1", "never say that the server is ready")
 	if err := flags.Parse(args); err != nil {
 		return &ExitError{Code: 2}
 	}

@@ -13,14 +13,15 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// DefaultNetworkPool is carved into one /28 per tenant: 4,096 tenants on a node.
-var DefaultNetworkPool = netip.MustParsePrefix("172.30.0.0/16")
+// DefaultNetworkPool is carved into one /24 per tenant: 1,024 tenants on a node.
+var DefaultNetworkPool = netip.MustParsePrefix("172.28.0.0/14")
 
 // DefaultPullTimeout bounds one pull: a 20 GB image takes 27 min at 100 Mbit/s.
 const DefaultPullTimeout = 30 * time.Minute
 
-// subnetBits is the prefix length of one tenant's network: a bridge address and 13 containers.
-const subnetBits = 28
+// subnetBits is the prefix length of one tenant's network: a bridge address and 253 containers, which
+// is more than one tenant has on one machine. What does not fit cannot start.
+const subnetBits = 24
 
 // Config of a Docker engine.
 type Config struct {
@@ -30,7 +31,7 @@ type Config struct {
 	// NodeLabel is the value of LabelNode on all that this daemon makes, and what List looks for.
 	// Required.
 	NodeLabel string
-	// NetworkPool is where tenants' subnets come from: IPv4, /28 or wider. Default:
+	// NetworkPool is where tenants' subnets come from: IPv4, /24 or wider. Default:
 	// DefaultNetworkPool.
 	NetworkPool netip.Prefix
 	// BuiltinBinary is the path of the static binary that becomes /wings in the "demo" image.

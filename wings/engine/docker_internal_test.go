@@ -174,9 +174,9 @@ func TestPortMapsPublishExactlyWhatIsGiven(t *testing.T) {
 func TestFreeSubnetIsInThePoolAndFree(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		pool := netip.PrefixFrom(netip.MustParseAddr("10.20.0.0"), rapid.IntRange(20, 28).Draw(t, "bits")).Masked()
+		pool := netip.PrefixFrom(netip.MustParseAddr("10.20.0.0"), rapid.IntRange(16, subnetBits).Draw(t, "bits")).Masked()
 		var taken []netip.Prefix
-		size := 1 << (28 - pool.Bits())
+		size := 1 << (subnetBits - pool.Bits())
 		for range rapid.IntRange(0, size+1).Draw(t, "uses") {
 			tenant := rapid.StringMatching(`[a-z0-9]{15}`).Draw(t, "tenant")
 			got, ok := freeSubnet(pool, tenant, taken)
@@ -186,8 +186,8 @@ func TestFreeSubnetIsInThePoolAndFree(t *testing.T) {
 				}
 				return
 			}
-			if got.Bits() != 28 || !pool.Contains(got.Addr()) || got != got.Masked() {
-				t.Fatalf("%s is not a /28 of %s", got, pool)
+			if got.Bits() != subnetBits || !pool.Contains(got.Addr()) || got != got.Masked() {
+				t.Fatalf("%s is no subnet of %s", got, pool)
 			}
 			if slices.ContainsFunc(taken, got.Overlaps) {
 				t.Fatalf("%s is taken", got)
@@ -342,7 +342,7 @@ func TestReadFrameTellsAnEndFromACut(t *testing.T) {
 			t.Errorf("frame %q, %v; want %q", got, err, want)
 		}
 	}
-	if _, err := readFrame(r); err != io.EOF {
+	if _, err := readFrame(r); !errors.Is(err, io.EOF) {
 		t.Errorf("end: %v", err)
 	}
 	for cut := 1; cut < len(frame(1, "out\n")); cut++ {

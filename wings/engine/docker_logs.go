@@ -112,7 +112,7 @@ func (r *logReader) read(ctx context.Context, follow bool) error {
 	frames := bufio.NewReaderSize(body, 64<<10)
 	for {
 		frame, err := readFrame(frames)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

@@ -206,7 +206,7 @@ func takenSubnets(all []network.Summary) []netip.Prefix {
 	return taken
 }
 
-// freeSubnet picks a /28 of pool that overlaps none of taken. It begins at a place that the tenant
+// freeSubnet picks a subnet of pool that overlaps none of taken. It begins at a place that the tenant
 // id decides: daemons that share an engine then seldom want the same one, and a tenant whose network
 // was removed tends to get its old addresses.
 func freeSubnet(pool netip.Prefix, tenant string, taken []netip.Prefix) (netip.Prefix, bool) {

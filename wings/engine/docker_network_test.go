@@ -23,7 +23,7 @@ import (
 func TestNetworkPoolIsCarvedIntoSubnetsUntilItIsUsedUp(t *testing.T) {
 	t.Parallel()
 	p := dockertest.Private(t, dockertest.Options{})
-	pool := netip.MustParsePrefix("10.77.0.0/27") // two subnets
+	pool := netip.MustParsePrefix("10.77.0.0/23") // two subnets
 	b := benchOn(t, p.Host(), func(c *engine.Config) { c.NetworkPool = pool })
 	tenants := []string{enginetest.NewID(), enginetest.NewID(), enginetest.NewID()}
 	for _, tenant := range tenants[:2] {
@@ -36,7 +36,7 @@ func TestNetworkPoolIsCarvedIntoSubnetsUntilItIsUsedUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		subnet := res.Network.IPAM.Config[0].Subnet
-		if subnet.Bits() != 28 || !pool.Overlaps(subnet) || res.Network.Labels[engine.LabelTenant] != tenant {
+		if subnet.Bits() != 24 || !pool.Overlaps(subnet) || res.Network.Labels[engine.LabelTenant] != tenant {
 			t.Errorf("%s has %s and labels %v", name, subnet, res.Network.Labels)
 		}
 	}

@@ -1,14 +1,12 @@
 package engine_test
 
 import (
-	"context"
 	"log/slog"
 	"net"
 	"os"
 	"slices"
 	"strconv"
 	"testing"
-	"time"
 
 	"github.com/moby/moby/client"
 
@@ -127,20 +125,4 @@ func TestDockerDoesWhatAnEngineMust(t *testing.T) {
 			DropNetwork: func(t *testing.T, name string) { dropNetwork(t, cli, name) },
 		}
 	})
-}
-
-// await polls f until it is true.
-func await(t *testing.T, what string, f func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !f() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatalf("%s did not come true", what)
-		}
-	}
 }

@@ -28,7 +28,7 @@ func Machine(dir string) Facts {
 		}
 		var fs unix.Statfs_t
 		if unix.Statfs(dir, &fs) == nil {
-			size := int64(fs.Bsize)
+			size := fs.Bsize
 			h.Capacity.DiskMiB = int64(fs.Blocks) * size >> 20
 			h.DiskUsedMiB = (int64(fs.Blocks) - int64(fs.Bfree)) * size >> 20
 		}

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -120,7 +121,6 @@ type fakePanel struct {
 	ca     *authority
 	token  wire.JoinToken
 	server *httptest.Server
-	serve  *x509.Certificate // template of its own certificate, changed by tests before start
 
 	mu       sync.Mutex
 	node     string // whom it signs for
@@ -284,7 +284,7 @@ func (p *fakePanel) link(w http.ResponseWriter, r *http.Request) {
 
 // over sends requests to the node over a session.
 func over(s *yamux.Session) *http.Client {
-	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, Dial: func(string, string) (net.Conn, error) { return s.Open() }}}
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) { return s.Open() }}}
 }
 
 func (p *fakePanel) with(fn func()) {

@@ -76,7 +76,7 @@ func dialSession(ctx context.Context, id *Identity, instance, kind string, log *
 	if err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	upgraded, err := upgrade(conn, id.NodeID, instance, kind)
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
@@ -102,7 +102,7 @@ func upgrade(conn net.Conn, nodeID, instance, kind string) (net.Conn, error) {
 		return nil, err
 	}
 	r := bufio.NewReader(conn)
-	res, err := http.ReadResponse(r, req)
+	res, err := http.ReadResponse(r, req) //nolint:bodyclose // the body is the upgraded connection
 	if err != nil {
 		return nil, err
 	}

@@ -20,7 +20,7 @@ const (
 	BulkPath     = APIPrefix + "/link/bulk"
 )
 
-// Bounds of a link, the same on both sides (measured: DESIGN §3).
+// Bounds of a link, the same on both sides (measured: docs/adr/0009-node-link.md).
 const (
 	LinkWindowBytes        = 4 << 20          // flow control of one stream
 	LinkStreamCloseTimeout = 3 * time.Second  // a half closed stream is cut after it

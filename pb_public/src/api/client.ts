@@ -28,7 +28,7 @@ export interface Ask {
   org?: string;
   query?: Record<string, string | number | undefined>;
   body?: unknown;
-  /** Same key, same answer: see SPEC §7. */
+  /** Same key, same answer. */
   idempotencyKey?: string;
   signal?: AbortSignal;
 }

@@ -152,6 +152,7 @@ function aRealtime() {
   const fake = {
     onDisconnect: undefined as ((topics: string[]) => void) | undefined,
     refuse: false,
+    isConnected: true,
     topics,
     async subscribe(topic: string, callback: (data: never) => void) {
       if (fake.refuse) throw new Error('forbidden');
@@ -180,24 +181,39 @@ describe('Live', () => {
     expect(realtime.topics.size).toBe(0);
   });
   it('says since when the connection is gone, and asks for everything once it is back', async () => {
+    vi.useFakeTimers();
     client.setQueryData(detail, aServer());
+    const others = vi.getTimerCount(); // the cache's own
     const realtime = aRealtime();
     const live = new Live(client, 'owls', 't1', realtime);
     const told = vi.fn();
     live.watch(told);
     live.start();
-    await vi.waitFor(() => expect(realtime.topics.size).toBe(2));
-    await Promise.resolve();
+    await vi.advanceTimersByTimeAsync(1);
+    expect(realtime.topics.size).toBe(1);
     expect(stale(detail)).toBe(false);
+    realtime.isConnected = false;
     realtime.onDisconnect?.([]);
-    expect(live.snapshot().lostAt).toBeGreaterThan(0);
     const since = live.snapshot().lostAt;
+    expect(since).toBeGreaterThan(0);
+    await vi.advanceTimersByTimeAsync(7000);
     realtime.onDisconnect?.([]);
     expect(live.snapshot().lostAt).toBe(since);
-    realtime.topics.get('PB_CONNECT')?.({});
+    realtime.isConnected = true;
+    await vi.advanceTimersByTimeAsync(1000);
+    expect(live.snapshot().lostAt).toBe(since); // connected, but perhaps not yet subscribed
+    await vi.advanceTimersByTimeAsync(1000);
     expect(live.snapshot().lostAt).toBeNull();
     expect(stale(detail)).toBe(true);
     expect(told).toHaveBeenCalledTimes(2);
+    live.stop();
+    expect(vi.getTimerCount()).toBe(others);
+  });
+  it('subscribes to its own topic and to nothing else', async () => {
+    const realtime = aRealtime();
+    const live = new Live(client, 'owls', 't1', realtime);
+    live.start();
+    await vi.waitFor(() => expect([...realtime.topics.keys()]).toEqual(['mamba.tenant.t1']));
     live.stop();
   });
   it('tries again when it is refused, until it is stopped', async () => {

@@ -84,6 +84,7 @@ export interface LiveState {
 }
 
 const RETRY_MS = 5000;
+const POLL_MS = 1000;
 
 /** The one subscription of the page. Owns its timers; `stop` ends everything it started. */
 export class Live {
@@ -91,14 +92,14 @@ export class Live {
   private listeners = new Set<() => void>();
   private stops: (() => void)[] = [];
   private retry: ReturnType<typeof setTimeout> | undefined;
+  private poll: ReturnType<typeof setInterval> | undefined;
   private stopped = false;
-  private connects = 0;
 
   constructor(
     private client: QueryClient,
     private org: string,
     private tenant: string,
-    private realtime: Pick<typeof pb.realtime, 'subscribe' | 'onDisconnect'> = pb.realtime,
+    private realtime: Pick<typeof pb.realtime, 'subscribe' | 'onDisconnect' | 'isConnected'> = pb.realtime,
   ) {}
 
   start(): void {
@@ -110,6 +111,7 @@ export class Live {
     this.stopped = true;
     this.realtime.onDisconnect = undefined;
     clearTimeout(this.retry);
+    clearInterval(this.poll);
     for (const stop of this.stops) stop();
     this.stops = [];
   }
@@ -123,18 +125,16 @@ export class Live {
 
   private async subscribe(): Promise<void> {
     try {
-      await this.hold(this.realtime.subscribe('PB_CONNECT', () => this.connected()));
       await this.hold(
         this.realtime.subscribe(`mamba.tenant.${this.tenant}`, (message) =>
           apply(this.client, this.org, message as Message),
         ),
       );
-      this.connected();
+      if (!this.stopped) this.connected();
     } catch {
       if (this.stopped) return;
-      this.lost();
-      for (const stop of this.stops) stop();
-      this.stops = [];
+      this.set({ lostAt: this.state.lostAt ?? Date.now() });
+      clearInterval(this.poll); // nothing is subscribed: a connection alone would not do
       this.retry = setTimeout(() => void this.subscribe(), RETRY_MS);
     }
   }
@@ -148,15 +148,27 @@ export class Live {
   }
 
   private connected(): void {
-    const again = this.state.lostAt !== null || this.connects > 1;
-    this.connects++;
+    clearInterval(this.poll);
+    const again = this.state.lostAt !== null;
     this.set({ lostAt: null });
     if (again) void this.client.invalidateQueries({ queryKey: ['org', this.org] });
   }
 
+  /**
+   * The SDK connects again by itself but tells nobody (its own PB_CONNECT would have to be subscribed
+   * to, and the panel admits nothing but our topic). Two looks in a row: it is connected a moment
+   * before its topics are.
+   */
   private lost(): void {
-    if (this.stopped || this.state.lostAt !== null) return;
-    this.set({ lostAt: Date.now() });
+    if (this.stopped) return;
+    this.set({ lostAt: this.state.lostAt ?? Date.now() });
+    clearInterval(this.poll);
+    let before = false;
+    this.poll = setInterval(() => {
+      const now = this.realtime.isConnected;
+      if (now && before) this.connected();
+      before = now;
+    }, POLL_MS);
   }
 
   private set(next: LiveState): void {

@@ -35,7 +35,7 @@ export function statusWord(server: Pick<Server, 'status' | 'suspended'>): string
   return tMaybe(`status.${server.status}`) ?? server.status;
 }
 
-/** The status sentence of LOOK.md, e.g. "Running for 2 h". */
+/** The status sentence, e.g. "Running for 2 h". */
 export function statusSentence(server: Stands, now = Date.now()): string {
   if (server.suspended && server.status === 'STOPPED') return t('sentence.suspended');
   switch (server.status) {

@@ -405,6 +405,7 @@ export const en = {
     region: 'Console output',
     log: 'Latest console lines as text',
     terminalHint: 'Page up and page down scroll, End jumps to the newest line.',
+    notConnected: 'Not sent: there is no connection right now. Send it again when it is back.',
     notDelivered: 'Not delivered: {{message}}',
     file: '{{name}}-console.txt',
   },

@@ -23,16 +23,32 @@ export function CommandLine({
 }) {
   const [typed, setTyped] = useState('');
   const [fault, setFault] = useState('');
+  const [waiting, setWaiting] = useState(false); // Enter was pressed before the console was there
   const history = useRef(new CommandHistory());
   useEffect(() => link.onFault((message) => setFault(t('console.notDelivered', { message }))), [link]);
-  if (!writable) return <p className={classes.readOnly}>{t('console.readOnly')}</p>;
   const running = takesCommands(server);
   const connected = state.kind === 'live' || state.kind === 'history';
   const send = () => {
-    if (!running || !sendCommand(link, history.current, typed)) return;
+    if (!running) return;
+    if (state.kind === 'connecting') {
+      setWaiting(true); // it goes out with the first frame
+      return;
+    }
+    if (!connected) {
+      setFault(t('console.notConnected')); // not kept for later: nobody knows how long that is
+      return;
+    }
+    if (!sendCommand(link, history.current, typed)) return;
     setTyped('');
     setFault('');
   };
+  // biome-ignore lint/correctness/useExhaustiveDependencies: the connection is what it waits for
+  useEffect(() => {
+    if (!waiting || state.kind === 'connecting') return;
+    setWaiting(false);
+    send();
+  }, [waiting, state.kind]);
+  if (!writable) return <p className={classes.readOnly}>{t('console.readOnly')}</p>;
   return (
     <form
       className={classes.line}
@@ -53,7 +69,10 @@ export function CommandLine({
         maxLength={4096}
         error={fault || undefined}
         value={typed}
-        onChange={(e) => setTyped(e.currentTarget.value)}
+        onChange={(e) => {
+          setTyped(e.currentTarget.value);
+          setWaiting(false);
+        }}
         onKeyDown={(e) => {
           if (e.key !== 'ArrowUp' && e.key !== 'ArrowDown') return;
           e.preventDefault();

@@ -14,7 +14,7 @@ import { useNavigate } from '@tanstack/react-router';
 import { type ReactNode, useDeferredValue, useEffect, useId, useRef, useState } from 'react';
 import { powerServer } from '@/actions/powerServer';
 import { rememberTenant } from '@/actions/switchTenant';
-import type { PowerAction, Tenant } from '@/api/views';
+import type { PowerAction, Server, Tenant } from '@/api/views';
 import { permissionsOf } from '@/stores/permissions';
 import { statusWord } from '@/stores/phase';
 import { currentQuery, serversQuery } from '@/stores/queries';
@@ -126,11 +126,21 @@ export default function Palette({ org, tenants, onClose }: { org: string; tenant
   );
 }
 
+/** The servers that may be meant: the first page of all, and where that is not all of them, what the last word finds. */
+function useServers(org: string, query: string): Server[] {
+  const first = useQuery(serversQuery(org, {})).data;
+  const word = query.trim().split(/\s+/).at(-1) ?? '';
+  const more = first !== undefined && first.total > first.items.length && word.length > 1;
+  const found = useQuery({ ...serversQuery(org, { search: word }), enabled: more }).data;
+  const all = [...(first?.items ?? []), ...(more ? (found?.items ?? []) : [])];
+  return [...new Map(all.map((s) => [s.id, s])).values()];
+}
+
 function useHits(org: string, tenants: Tenant[], query: string): Hit[] {
   const navigate = useNavigate();
   const client = useQueryClient();
   const signOut = useSignOut();
-  const servers = useQuery(serversQuery(org, { search: query.trim() || undefined })).data?.items ?? [];
+  const servers = useServers(org, query);
   const may = permissionsOf(useQuery(currentQuery(org)).data?.permissions);
   const page = (id: string, name: string, icon: ReactNode, run: () => void): Hit => ({
     id,

@@ -1,0 +1,168 @@
+package servers
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/hooks/jobs"
+	"github.com/mambahost/mamba/wings/wire"
+)
+
+// say hands an observation of a server to the room.
+func (w *world) say(node string, o wire.Observed) {
+	w.t.Helper()
+	must(w.t, w.tx(func(tx core.App) error { return w.Observe(tx, node, o) }))
+}
+
+func TestWhatIsOldChangesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	node := w.addNode("n1", "20000-20100")
+	id := w.mustCreate("")
+	w.set(collections.Servers, id, "placement_epoch", 3)
+	w.set(collections.Servers, id, "generation", 5)
+	now := wire.Observed{ServerID: id, PlacementEpoch: 3, Generation: 5, Revision: 10, State: wire.StateRunning, Installed: true, Settled: true}
+	w.say(node, now)
+	row := w.row(id)
+	if row.Status() != "RUNNING" || row.ObservedRevision() != 10 || row.InstallStatus() != installDone {
+		t.Fatalf("it is %s at revision %d", row.Status(), row.ObservedRevision())
+	}
+	for name, change := range map[string]func(o *wire.Observed){
+		"the same again":                      func(*wire.Observed) {},
+		"an older revision":                   func(o *wire.Observed) { o.Revision = 9 },
+		"an older placement, newer otherwise": func(o *wire.Observed) { o.PlacementEpoch, o.Generation, o.Revision = 2, 99, 99 },
+	} {
+		o := now
+		o.State = wire.StateFailed
+		change(&o)
+		w.say(node, o)
+		if got := w.row(id); got.Rev() != row.Rev() || got.Status() != "RUNNING" || got.Generation() != 5 {
+			t.Errorf("%s: %s at rev %d", name, got.Status(), got.Rev())
+		}
+	}
+	older := now
+	older.Generation, older.Revision, older.State, older.Problem = 4, 11, wire.StateFailed, &wire.Problem{Code: "crashed", Message: "It fell."}
+	w.say(node, older)
+	if got := w.row(id); got.Status() != "RUNNING" || got.ObservedRevision() != 11 || got.ProblemMessage() != "" {
+		t.Errorf("an older generation shows: %s, %q", got.Status(), got.ProblemMessage())
+	}
+}
+
+func TestAnObservationFromTheFutureIsAnsweredByANewerGeneration(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	node := w.addNode("n1", "20000-20100")
+	id := w.mustCreate("")
+	old := w.latestJob(id).Id
+	w.say(node, wire.Observed{ServerID: id, PlacementEpoch: 1, Generation: 7, Revision: 40, State: wire.StateRunning, Installed: true, Settled: true})
+	row, job := w.row(id), w.latestJob(id)
+	if row.Generation() != 8 || row.PlacementEpoch() != 1 || row.DesiredState() != "running" {
+		t.Errorf("it is at (%d, %d), wanted %s", row.PlacementEpoch(), row.Generation(), row.DesiredState())
+	}
+	if w.job(old).State() != jobs.Superseded || job.State() != jobs.Ready || job.Kind() != "UpdateServer" {
+		t.Errorf("old job %s, new job %s %s", w.job(old).State(), job.Kind(), job.State())
+	}
+	specs := must2(w.Specs(w.app, node))(t)
+	if len(specs) != 1 || specs[0].Generation != 8 {
+		t.Errorf("the node is told %+v", specs)
+	}
+	w.say(node, wire.Observed{ServerID: id, PlacementEpoch: 4, Generation: 2, Revision: 41, State: wire.StateStopped, Installed: true})
+	if row := w.row(id); row.PlacementEpoch() != 4 || row.Generation() != 9 || row.ObservedEpoch() != 4 {
+		t.Errorf("an epoch from the future leads to (%d, %d)", row.PlacementEpoch(), row.Generation())
+	}
+}
+
+func TestAServerThatIsNotPlacedThereIsReported(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	node, elsewhere := w.addNode("n1", "20000-20100"), w.addNode("n2", "")
+	id := w.mustCreate("")
+	before := w.row(id)
+	for name, id := range map[string]string{"one that does not exist": "nosuchserver000", "one of another node": id, "one without sense": strings.Repeat("x", 5000)} {
+		w.say(elsewhere, wire.Observed{ServerID: id, PlacementEpoch: 9, Generation: 9, Revision: 9, State: wire.StateRunning})
+		must(t, w.report(elsewhere, wire.Event{Kind: wire.EventCrash, Crash: &wire.CrashReport{ServerID: id, PlacementEpoch: 1}}))
+		must(t, w.report(elsewhere, wire.Event{Kind: wire.EventInstalled, Install: &wire.InstallReport{ServerID: id, PlacementEpoch: 1, Log: "mine"}}))
+		if after := w.row(before.Id); after.Rev() != before.Rev() || after.InstallLog() != "" {
+			t.Errorf("%s changed a row", name)
+		}
+	}
+	if n := w.count(collections.Incidents, dbx.HashExp{"kind": "server.unknown", "node": elsewhere}); n != 3 {
+		t.Errorf("%d incidents for three servers, each told of three times", n)
+	}
+	unknown := func(u wire.UnknownContainer) {
+		must(t, w.report(node, wire.Event{Kind: wire.EventUnknown, Unknown: &u}))
+	}
+	unknown(wire.UnknownContainer{ServerID: id, ContainerID: "c1"})
+	if n := w.count(collections.Incidents, dbx.HashExp{"kind": "container.unknown"}); n != 0 {
+		t.Error("a server that lives there was taken for a stranger's")
+	}
+	unknown(wire.UnknownContainer{ServerID: "nosuchserver000", ContainerID: strings.Repeat("c", 3000), Running: true})
+	w.set(collections.Servers, id, "status", "DELETED")
+	unknown(wire.UnknownContainer{ServerID: id, ContainerID: "c1", Running: true})
+	if n := w.count(collections.Incidents, dbx.HashExp{"kind": "container.unknown"}); n != 2 {
+		t.Errorf("%d incidents about containers", n)
+	}
+}
+
+func TestReportsOfAnySizeAreTaken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	node := w.addNode("n1", "20000-20100")
+	id := w.mustCreate("")
+	huge := strings.Repeat("\x01ä", 100_000)
+	code := 137
+	w.say(node, wire.Observed{ServerID: id, PlacementEpoch: 1, Generation: 1, Revision: 1, State: wire.StatePulling, ExitCode: &code,
+		Progress: wire.Progress{Step: "pull", Message: huge}, Problem: &wire.Problem{Code: huge, Message: huge, Detail: huge}})
+	if got := w.row(id); got.ObservedRevision() != 1 || len(got.ProblemMessage()) > 1000 || got.LastExitCode() != 137 {
+		t.Errorf("revision %d, problem of %d bytes, code %d", got.ObservedRevision(), len(got.ProblemMessage()), got.LastExitCode())
+	}
+	lines := make([]string, 50)
+	for i := range lines {
+		lines[i] = strings.Repeat("\x1b", 400)
+	}
+	lines[49] = "the end"
+	must(t, w.report(node, wire.Event{Kind: wire.EventCrash, Crash: &wire.CrashReport{ServerID: id, PlacementEpoch: 1, LastLines: lines}}))
+	must(t, w.report(node, wire.Event{Kind: wire.EventCrash, Crash: &wire.CrashReport{ServerID: id, PlacementEpoch: 1, LastLines: []string{huge}}}))
+	must(t, w.report(node, wire.Event{Kind: wire.EventCrash, Crash: &wire.CrashReport{ServerID: id, PlacementEpoch: 7}})) // another placement's
+	r := w.do(w.owner, "GET", "servers/"+id+"/activity", "")
+	if strings.Count(r.raw, "server.crashed") != 2 || !strings.Contains(r.raw, "the end") {
+		t.Errorf("the activity: %.300s", r.raw)
+	}
+	must(t, w.report(node, wire.Event{Kind: wire.EventInstalled, Install: &wire.InstallReport{ServerID: id, PlacementEpoch: 1, Log: huge}}))
+	if n := len(w.row(id).InstallLog()); n == 0 || n > wire.MaxInstallLogBytes {
+		t.Errorf("%d bytes of the log are kept", n)
+	}
+	w.set(collections.Servers, id, "reinstall_count", 2)
+	must(t, w.report(node, wire.Event{Kind: wire.EventInstalled, Install: &wire.InstallReport{ServerID: id, PlacementEpoch: 1, ReinstallCount: 1, Log: "older"}}))
+	if w.row(id).InstallLog() == "older" {
+		t.Error("the log of an older install replaced the newest")
+	}
+}
+
+func TestEachPhaseChangeIsAnEvent(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	node := w.addNode("n1", "20000-20100")
+	id := w.mustCreate("")
+	for i, s := range []wire.State{wire.StatePulling, wire.StateInstalling, wire.StateStarting, wire.StateRunning, wire.StateRunning} {
+		w.say(node, wire.Observed{ServerID: id, PlacementEpoch: 1, Generation: 1, Revision: int64(i + 1), State: s, Installed: i > 1})
+	}
+	if n := w.count(collections.Events, dbx.HashExp{"kind": "server.phase_changed"}); n != 2 {
+		t.Errorf("%d phase changes", n)
+	}
+	if rev := w.row(id).Rev(); rev != 6 {
+		t.Errorf("rev is %d after six writes", rev)
+	}
+	err := w.tx(func(tx core.App) error {
+		row := w.row(id)
+		row.SetStatus(string(Deleting))
+		return w.settle(tx, row, Running)
+	})
+	if err == nil || w.row(id).Status() != "RUNNING" {
+		t.Errorf("a way back from a delete: %v", err)
+	}
+}
