@@ -244,7 +244,7 @@ func (s *storm) settle(what string) {
 }
 
 // giveUpLost deletes the servers whose port the engine has lost, when engineLosesPorts is set.
-// Known issue of Docker (seen with 20.10): an engine that is killed while it removes an endpoint keeps
+// Known issue of Docker (seen with 28.2): an engine that is killed while it removes an endpoint keeps
 // the endpoint's port for ever, in the bridge driver's own book, and refuses it to the next container.
 // Nothing but removing the network frees it. The customer is told port_taken.
 func (s *storm) giveUpLost() error {
