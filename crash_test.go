@@ -37,8 +37,9 @@ type storm struct {
 	rounds int
 	each   int // requests of each kind per kill
 
-	engineLosesPorts bool // see giveUpLost
-	lost             int  // servers that it concerned
+	restart   func() // of the engine, see freeLost; nil: not this part
+	restarted int    // the round in which it was called last
+	lost      int    // starts that needed it
 
 	wishes  map[string]wish
 	calm    map[string]game // servers that nobody touches, by id, as they began
@@ -236,19 +237,20 @@ func (s *storm) serverOf(q *request, a answer) string {
 func (s *storm) settle(what string) {
 	s.t.Helper()
 	eventually(s.t, patience, what, func() error {
-		if err := s.giveUpLost(); err != nil {
+		if err := s.freeLost(); err != nil {
 			return err
 		}
 		return s.settled(s.wishes)
 	})
 }
 
-// giveUpLost deletes the servers whose port the engine has lost, when engineLosesPorts is set.
-// Known issue of Docker (seen with 20.10): an engine that is killed while it removes an endpoint keeps
-// the endpoint's port for ever, in the bridge driver's own book, and refuses it to the next container.
-// Nothing but removing the network frees it. The customer is told port_taken.
-func (s *storm) giveUpLost() error {
-	if !s.engineLosesPorts {
+// freeLost restarts the engine, once per round, when it keeps a port from its owner.
+// Known issue of Docker 28.2, seen without any part of ours: an engine that is killed while it starts a
+// container believes afterwards that the port of that start is in use, also when the container is
+// removed, until it is restarted once more. With live-restore that ends no game. The customer is told
+// port_taken meanwhile.
+func (s *storm) freeLost() error {
+	if s.restart == nil || s.restarted == len(s.took)+1 {
 		return nil
 	}
 	var list struct{ Items []server }
@@ -256,12 +258,13 @@ func (s *storm) giveUpLost() error {
 		return err
 	}
 	for _, v := range list.Items {
-		if v.Problem == nil || v.Problem.Code != "port_taken" || s.wishes[v.ID] != running {
-			continue
+		if v.Problem != nil && v.Problem.Code == "port_taken" {
+			s.lost++
+			s.restarted = len(s.took) + 1
 		}
-		s.lost++
-		s.wishes[v.ID] = deleted
-		s.user.ok("DELETE", "/api/v1/servers/"+v.ID, nil, nil)
+	}
+	if s.restarted == len(s.took)+1 {
+		s.restart()
 	}
 	return nil
 }
@@ -322,12 +325,9 @@ func TestT03_KillDockerdAtAnyMoment(t *testing.T) {
 		d.Stop(t)
 	}
 	s.revive = func() { d.Start(t) }
-	s.engineLosesPorts = true
+	s.restart = func() { d.Restart(t) }
 	s.run("T03", "dockerd (live-restore)")
-	t.Logf("T03: %d starts were refused by an engine that had lost a port when it was killed; the customer was told", s.lost)
-	if s.lost > s.rounds {
-		t.Errorf("%d starts were refused for a port in %d rounds", s.lost, s.rounds)
-	}
+	t.Logf("T03: %d starts had to wait for one more restart of the engine, which kept their port after its kill", s.lost)
 	for id := range s.calm {
 		s.quiet(id)
 	}

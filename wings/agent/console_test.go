@@ -24,15 +24,20 @@ func testConsole(t *testing.T) *console {
 	return c
 }
 
+// fill reads lines and shows them; hear only reads them.
 func fill(c *console, from, to int, at time.Time) {
+	hear(c, from, to, at)
+	if err := c.flush(); err != nil {
+		panic(err)
+	}
+}
+
+func hear(c *console, from, to int, at time.Time) {
 	for i := from; i < to; i++ {
 		c.mu.Lock()
 		c.tokens = linesBurst
 		c.mu.Unlock()
 		c.read(wire.StreamOut, "box", at.Add(time.Duration(i)), fmt.Sprintf("line %d", i))
-	}
-	if err := c.flush(); err != nil { // nothing is shown before it is written
-		panic(err)
 	}
 }
 
@@ -236,7 +241,7 @@ func TestTheConsoleGoesOnWhereItStoodAfterAKill(t *testing.T) {
 	if err := c.flush(); err != nil {
 		t.Fatal(err)
 	}
-	fill(c, 50, 60, began) // and wings is killed before these are written
+	hear(c, 50, 60, began) // and wings is killed before these are written
 	again, err := openConsole(path)
 	if err != nil {
 		t.Fatal(err)

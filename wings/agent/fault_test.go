@@ -250,3 +250,41 @@ func TestARestartIsNeitherLostNorDoubledWhenWingsIsKilled(t *testing.T) {
 		}
 	}
 }
+
+// An engine that was killed in the middle of a start may refuse that container for ever ("task already
+// exists"): after two refusals another one is made.
+func TestAContainerThatWillNotStartIsMadeAgain(t *testing.T) {
+	for name, install := range map[string]bool{"the game": false, "the install": true} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, r *rig) {
+				for n := 1; n <= remakeAfter; n++ {
+					r.m.Inject(fake.Fault{Op: OpStart, Nth: n, Before: errors.New("task already exists")})
+				}
+				spec := running(1)
+				if install {
+					spec = installing(spec, nil)
+				}
+				r.apply(spec)
+				r.untilState(spec.ServerID, 5*time.Minute, wire.StateRunning)
+				creates, removes, starts := 0, 0, 0
+				for _, op := range r.m.Calls() {
+					switch op {
+					case OpCreate:
+						creates++
+					case OpRemove:
+						removes++
+					case OpStart:
+						starts++
+					}
+				}
+				want := [3]int{2, 1, remakeAfter + 1}
+				if install { // and the one that succeeded goes when it is done; then the game's
+					want = [3]int{3, 2, remakeAfter + 2}
+				}
+				if got := [3]int{creates, removes, starts}; got != want {
+					t.Errorf("created, removed and started %v times, want %v", got, want)
+				}
+			})
+		})
+	}
+}

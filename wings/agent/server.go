@@ -19,6 +19,7 @@ const (
 	drainTimeout   = 5 * time.Second  // for the last lines of a run that ended
 	killRecheck    = 2 * time.Second  // after a SIGKILL, when no exit was told
 	maxLaunchTries = 8                // of one step while the engine answers; then it is given up
+	remakeAfter    = 2                // failed starts of one container; then it is made again
 	quietTries     = 2                // engine errors in a row that are not shown yet
 	maxOutbox      = 16               // reports kept while the reporter refuses them
 	progressEvery  = time.Second      // between two progress reports
@@ -428,6 +429,11 @@ func (s *server) complain(ctx context.Context, do step, err error) time.Duration
 		}
 		s.mem.tries = 0
 		return time.Nanosecond
+	}
+	if s.mem.tries >= remakeAfter {
+		// An engine that was killed in the middle of a start may never start that container again.
+		s.mem.stale = s.mem.stale || do == stepStart
+		s.mem.staleInstall = s.mem.staleInstall || do == stepStartInstall
 	}
 	s.publish(s.rec.Observed)
 	s.saveSoon(ctx)
