@@ -187,6 +187,26 @@ func (c *Catalog) Version(app core.App, o Offered, version string) (Offered, err
 	return Offered{Row: o.Row, Version: v, Blueprint: b}, err
 }
 
+// iconOf returns the version whose icon is asked for; "" is the latest. Servers show the icon of
+// their version also when the game is not offered any more. ErrUnknown.
+func (c *Catalog) iconOf(app core.App, idOrSlug, version string) (*collections.BlueprintVersion, error) {
+	row, err := collections.One[collections.BlueprintRow](app, collections.BlueprintRows, dbx.Or(dbx.HashExp{"id": idOrSlug}, dbx.HashExp{"slug": idOrSlug}))
+	if err == nil {
+		where := dbx.HashExp{"blueprint": row.Id, "version": version}
+		if version == "" {
+			where = dbx.HashExp{"id": row.Latest()}
+		}
+		var v *collections.BlueprintVersion
+		if v, err = collections.One[collections.BlueprintVersion](app, collections.BlueprintVersions, where); err == nil {
+			return v, nil
+		}
+	}
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, ErrUnknown
+	}
+	return nil, fmt.Errorf("find the icon of blueprint %s: %w", idOrSlug, err)
+}
+
 // List returns every offered blueprint, by name.
 func (c *Catalog) List(app core.App) ([]Offered, error) {
 	rows, err := collections.Every[collections.BlueprintRow](app, collections.BlueprintRows, "name ASC", 0, dbx.HashExp{"enabled": true})

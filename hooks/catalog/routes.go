@@ -8,7 +8,6 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/router"
 
-	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/hooks/access"
 )
 
@@ -72,11 +71,10 @@ func (c *Catalog) get(e *core.RequestEvent) error {
 
 // icon is public: a picture of a game is no secret, and an <img> sends no token.
 func (c *Catalog) icon(e *core.RequestEvent) error {
-	o, err := c.find(e)
-	if err != nil {
-		return err
+	version, err := c.iconOf(e.App, e.Request.PathValue("id"), e.Request.URL.Query().Get("v"))
+	if errors.Is(err, ErrUnknown) {
+		return errNotFound.Because(err)
 	}
-	version, err := collections.FindBlueprintVersion(e.App, o.Version.Id)
 	if err != nil {
 		return err
 	}
@@ -89,7 +87,10 @@ func (c *Catalog) icon(e *core.RequestEvent) error {
 		return access.NotFound("no_icon", "This game has no picture.")
 	}
 	h := e.Response.Header()
-	h.Set("Cache-Control", "public, max-age=31536000, immutable")
+	h.Set("Cache-Control", "public, max-age=300")
+	if e.Request.URL.Query().Has("v") { // a version never changes
+		h.Set("Cache-Control", "public, max-age=31536000, immutable")
+	}
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; sandbox")
 	h.Set("X-Content-Type-Options", "nosniff")
 	return e.Blob(http.StatusOK, f.IconType, data)
@@ -98,7 +99,9 @@ func (c *Catalog) icon(e *core.RequestEvent) error {
 func (c *Catalog) find(e *core.RequestEvent) (Offered, error) {
 	o, err := c.Find(e.App, e.Request.PathValue("id"))
 	if errors.Is(err, ErrUnknown) {
-		return o, access.NotFound("blueprint_not_found", "There is no such game here. Pick one from the list.")
+		return o, errNotFound.Because(err)
 	}
 	return o, err
 }
+
+var errNotFound = access.NotFound("blueprint_not_found", "There is no such game here. Pick one from the list.")
