@@ -24,7 +24,9 @@ func alternate(n int, floor, ours func() float64) pairs {
 type interval struct{ median, low, high float64 }
 
 // ratio is ours divided by floor, pair by pair.
-func (p pairs) ratio() interval { return p.each(func(floor, ours float64) float64 { return ours / floor }) }
+func (p pairs) ratio() interval {
+	return p.each(func(floor, ours float64) float64 { return ours / floor })
+}
 
 // each is the interval of what fn makes of each pair.
 func (p pairs) each(fn func(floor, ours float64) float64) interval {
