@@ -34,20 +34,24 @@ type hub struct {
 }
 
 func main() {
+	if len(os.Args) != 2 {
+		fmt.Fprintln(os.Stderr, "usage: barews HOST:PORT")
+		os.Exit(2)
+	}
+	server := &http.Server{Addr: os.Args[1], Handler: routes(), ReadHeaderTimeout: writeWait}
+	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+		fmt.Fprintln(os.Stderr, "barews:", err)
+		os.Exit(1)
+	}
+}
+
+func routes() http.Handler {
 	h := &hub{viewers: map[chan []byte]bool{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /api/health", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	mux.HandleFunc("GET /ws", h.watch)
 	mux.HandleFunc("POST /line", h.line)
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: barews HOST:PORT")
-		os.Exit(2)
-	}
-	server := &http.Server{Addr: os.Args[1], Handler: mux, ReadHeaderTimeout: writeWait}
-	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
-		fmt.Fprintln(os.Stderr, "barews:", err)
-		os.Exit(1)
-	}
+	return mux
 }
 
 // line stamps what was posted, as the engine stamps a game's line, and hands it to every viewer.
@@ -77,16 +81,17 @@ func (h *hub) line(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *hub) watch(w http.ResponseWriter, r *http.Request) {
+	queue := make(chan []byte, viewerQueue)
+	h.mu.Lock()
+	h.viewers[queue] = true // before the handshake, so that who is through with it misses no line
+	h.mu.Unlock()
+	defer h.leave(queue)
 	up := websocket.Upgrader{}
 	conn, err := up.Upgrade(w, r, nil)
 	if err != nil {
 		return // Upgrade has answered
 	}
 	defer conn.Close()
-	queue := make(chan []byte, viewerQueue)
-	h.mu.Lock()
-	h.viewers[queue] = true
-	h.mu.Unlock()
 	var reader sync.WaitGroup
 	reader.Go(func() { // ends when either side closes
 		for {
