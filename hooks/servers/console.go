@@ -67,6 +67,9 @@ func (s *Servers) console(e *core.RequestEvent) error {
 	if errors.Is(err, fleet.ErrNodeOffline) {
 		return access.Unavailable("node_offline", "The server's node cannot be reached at the moment. The server itself may well be running.")
 	}
+	if errors.Is(err, fleet.ErrTooManyConsoles) {
+		return access.Unavailable("too_many_consoles", "Too many consoles are open on this server's node. Close one, or try again in a minute.")
+	}
 	if err != nil {
 		return err
 	}
