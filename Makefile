@@ -19,7 +19,7 @@ test: ## the whole suite: unit, real Docker, real browser (docs/testing.md)
 check: ## format, vet, lint, imports, unit tests that need no Docker (under 3 minutes)
 	@deploy/dev/check.sh "$(GOLANGCI)"
 
-bench: build ## the ratios of docs/performance.md, printed as tables
+bench: ## the ratios of docs/performance.md, printed as tables
 	@deploy/dev/bench.sh
 
 build: web go ## web app, bin/mambahost and bin/wings

@@ -5,7 +5,7 @@ cd "$(dirname "$0")/../.."
 . deploy/dev/lib.sh
 need_go
 lint=$1
-say vet; go vet ./...
+say vet; go vet ./...; go vet -tags bench . # measurements are built here only, and by make bench
 say lint
 tool=.cache/tools/golangci-lint-${lint##*@}
 [ -x "$tool" ] || { mkdir -p .cache/tools; GOBIN=$PWD/.cache/tools go install "$lint"; mv .cache/tools/golangci-lint "$tool"; }

@@ -27,12 +27,19 @@ need_node() {
 
 docker_answers() { docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 
-# start_dockerd DIR starts a Docker Engine of our own below DIR and sets DOCKER_HOST to it.
+# start_dockerd DIR [NETNS] starts a Docker Engine of our own below DIR and sets DOCKER_HOST to it.
+# Engines that share a network namespace rewrite each other's rules; NETNS gives it one of its own,
+# which in_netns enters. (ip netns exec would hide the cgroup mounts, so nsenter it is.)
 start_dockerd() {
-  local dir=$1
+  local dir=$1 enter=()
+  if [ -n "${2:-}" ]; then
+    as_root ip netns add "$2"
+    as_root ip -n "$2" link set lo up
+    enter=(nsenter "--net=/run/netns/$2")
+  fi
   mkdir -p "$dir/data" "$dir/exec"
   rm -f "$dir/docker.pid" "$dir/exec/containerd/containerd.pid"
-  as_root dockerd --data-root "$dir/data" --exec-root "$dir/exec" --pidfile "$dir/docker.pid" -H "unix://$dir/docker.sock" \
+  as_root "${enter[@]}" dockerd --data-root "$dir/data" --exec-root "$dir/exec" --pidfile "$dir/docker.pid" -H "unix://$dir/docker.sock" \
     --bridge none --live-restore --userland-proxy=false >"$dir/dockerd.log" 2>&1 &
   DOCKERD_JOB=$!
   export DOCKER_HOST="unix://$dir/docker.sock"
@@ -44,12 +51,16 @@ start_dockerd() {
   done
 }
 
-# stop_dockerd DIR removes what runs on it, ends it and unmounts what it left.
+# in_netns NETNS COMMAND... runs a command in a network namespace of start_dockerd.
+in_netns() { local ns=$1; shift; as_root nsenter "--net=/run/netns/$ns" "$@"; }
+
+# stop_dockerd DIR [NETNS] removes what runs on it, ends it and unmounts what it left.
 stop_dockerd() {
   local dir=$1 ids
   ids=$(docker -H "unix://$dir/docker.sock" ps -aq 2>/dev/null) && [ -n "$ids" ] && docker -H "unix://$dir/docker.sock" rm -f $ids >/dev/null 2>&1
   [ -f "$dir/docker.pid" ] && as_root kill "$(cat "$dir/docker.pid")" 2>/dev/null
   [ -n "${DOCKERD_JOB:-}" ] && wait "$DOCKERD_JOB" 2>/dev/null
   awk -v d="$dir/" 'index($2, d) == 1 {print $2}' /proc/mounts | sort -r | while read -r m; do as_root umount "$m" 2>/dev/null; done
+  [ -n "${2:-}" ] && as_root ip netns del "$2" 2>/dev/null
   return 0
 }

@@ -9,12 +9,13 @@ need_go
 need_packages dockerd=docker.io docker=docker.io iptables=iptables chromium=chromium busybox=busybox-static ip=iproute2 curl=curl xz=xz-utils
 need_node
 work=$(mktemp -d /tmp/mamba-test.XXXXXX)
+netns=mamba-test-$$ # the engine, its ports and whoever talks to them are in a network of their own
 results=$PWD/test-results
 rm -rf "$results"; mkdir -p "$results"
 passed=0 failed=0
 cleanup() {
   trap - EXIT
-  stop_dockerd "$work/docker"
+  stop_dockerd "$work/docker" "$netns"
   rm -rf "$work" || true
 }
 trap cleanup EXIT
@@ -24,7 +25,7 @@ trap 'exit 130' INT TERM
 tally() { passed=$((passed + $2)); failed=$((failed + $3)); printf '%-28s %5d passed %5d failed\n' "$1" "$2" "$3"; }
 
 say "starting a Docker Engine for the tests"
-start_dockerd "$work/docker"
+start_dockerd "$work/docker" "$netns"
 export MAMBA_TEST_DOCKER_HOST=$DOCKER_HOST
 
 say "building the web app and the binaries"
@@ -37,8 +38,11 @@ deploy/images/luanti.sh
 deploy/images/minecraft-standin.sh
 
 say "Go tests"
+sum=$PWD/.cache/tools/gotestsum-v1.13.0
+[ -x "$sum" ] || { mkdir -p .cache/tools; GOBIN=$PWD/.cache/tools go install gotest.tools/gotestsum@v1.13.0; mv .cache/tools/gotestsum "$sum"; }
+go mod download # the network of the tests leads nowhere
 set +e
-go run gotest.tools/gotestsum@v1.13.0 --format pkgname --jsonfile "$results/go.json" --junitfile "$results/go.xml" -- -timeout 25m ./... | tee "$results/go.txt"
+in_netns "$netns" "$sum" --format pkgname --jsonfile "$results/go.json" --junitfile "$results/go.xml" -- -timeout 25m ./... | tee "$results/go.txt"
 status=${PIPESTATUS[0]}
 set -e
 count() { { grep -c "\"Action\":\"$1\",\"Package\":\"[^\"]*\",\"Test\"" "$results/go.json" || true; }; }
@@ -58,7 +62,7 @@ tally "web app" "$p" "$f"
 
 say "browser journeys"
 set +e
-deploy/dev/browser.sh "$work" "$results"
+in_netns "$netns" deploy/dev/browser.sh "$work" "$results"
 status=$?
 set -e
 read -r p f < <(awk '/^# pass /{p=$3} /^# fail /{f=$3} END{print p+0, f+0}' "$results/browser.txt")

@@ -52,6 +52,8 @@ var (
 	// ErrPermanent marks an error of Placements that will not go away by trying again: the event is
 	// skipped at once, with an incident.
 	ErrPermanent = errors.New("this can never be applied")
+	// ErrTooManyConsoles is a node with as many open consoles as it may have.
+	ErrTooManyConsoles = errors.New("too many consoles are open on the node")
 )
 
 // Placements is what the servers room does with what fleet hears. Observe and its like are called

@@ -222,6 +222,21 @@ func TestConsoleRunsOverTheLink(t *testing.T) {
 	if len(slots) != 0 {
 		t.Errorf("%d console slots are taken after closing", len(slots))
 	}
+	for range cap(slots) {
+		slots <- struct{}{}
+	}
+	if _, err := p.Console(t.Context(), w.NodeID(), serverID(1), 0); !errors.Is(err, ErrTooManyConsoles) {
+		t.Errorf("one console too many: %v", err)
+	}
+}
+
+// What may be asked of a node at once fits into what may wait to be accepted: beyond that, yamux
+// blocks without a deadline.
+func TestTheLinkHoldsAllThatMayBeAskedAtOnce(t *testing.T) {
+	t.Parallel()
+	if all := maxRequestsPerNode + maxConsolesPerNode + maxBulkPerNode; all >= wire.LinkBacklog {
+		t.Errorf("%d streams at once, and only %d may wait", all, wire.LinkBacklog)
+	}
 }
 
 func bulkGet(ctx context.Context, path string) *http.Request {

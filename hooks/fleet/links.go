@@ -12,11 +12,11 @@ import (
 	"github.com/mambahost/mamba/wings/wire"
 )
 
-// Bounds of what one node is asked at a time. All together stay below yamux' 256 streams that may
-// wait to be accepted, because opening one more would block without a deadline.
+// Bounds of what one node is asked at a time. All together stay below the wire.LinkBacklog streams that
+// may wait to be accepted, because opening one more would block without a deadline.
 const (
 	maxRequestsPerNode = 64
-	maxConsolesPerNode = 128
+	maxConsolesPerNode = 512 // the node lets in 500 of one server
 	maxBulkPerNode     = 32
 	bulkOpenTimeout    = 15 * time.Second
 )

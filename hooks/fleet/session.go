@@ -97,6 +97,7 @@ func (c *bufferedConn) Read(p []byte) (int, error) { return c.r.Read(p) }
 func sessionConfig(log *slog.Logger) *yamux.Config {
 	c := yamux.DefaultConfig()
 	c.EnableKeepAlive = false // keepAlive below is more patient
+	c.AcceptBacklog = wire.LinkBacklog
 	c.MaxStreamWindowSize = wire.LinkWindowBytes
 	c.StreamCloseTimeout = wire.LinkStreamCloseTimeout
 	c.ConnectionWriteTimeout = wire.LinkDeadAfter

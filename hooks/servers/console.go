@@ -115,6 +115,8 @@ func unopened(err error) error {
 	switch {
 	case errors.Is(err, fleet.ErrNodeOffline):
 		return access.Unavailable("node_offline", "The server's node cannot be reached at the moment. The server itself may well be running.").Because(err)
+	case errors.Is(err, fleet.ErrTooManyConsoles):
+		return access.Unavailable("too_many_consoles", "Too many consoles are open on this server's node. Close one, or try again in a minute.").Because(err)
 	case errors.As(err, &refused) && refused.Status == http.StatusNotFound:
 		return access.Conflict("console_not_there", "The server is not on its node yet, so it has no console. Try again in a moment.").Because(err)
 	case errors.As(err, &refused) && refused.Status == http.StatusTooManyRequests:

@@ -23,6 +23,7 @@ const (
 // Bounds of a link, the same on both sides (measured: docs/adr/0009-node-link.md).
 const (
 	LinkWindowBytes        = 4 << 20          // flow control of one stream
+	LinkBacklog            = 1024             // streams of a session that may wait to be accepted
 	LinkStreamCloseTimeout = 3 * time.Second  // a half closed stream is cut after it
 	LinkPingInterval       = 20 * time.Second // in place of yamux' own keepalive
 	LinkDeadAfter          = 60 * time.Second // without an answer to a ping the session is closed

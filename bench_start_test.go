@@ -1,0 +1,163 @@
+//go:build bench
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// coldClient opens a connection per request: the program it asks may be another one each time.
+var coldClient = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+
+func healthy(url string) bool {
+	resp, err := coldClient.Get(url + "/api/health")
+	if err != nil {
+		return false
+	}
+	resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+// launchPanel starts the panel on a folder whose database is in pb_data.
+func launchPanel(t testing.TB, dir string) *program {
+	t.Helper()
+	bin, err := binary()
+	must(t, err)
+	addr := freeAddr(t)
+	return launch(t, addr, bin, "serve", "--dir", filepath.Join(dir, "pb_data"), "--http", addr, "--node-listen", freeAddr(t))
+}
+
+func launchBare(t testing.TB, bin, dir string) *program {
+	t.Helper()
+	addr := freeAddr(t)
+	return launch(t, addr, bin, "serve", "--dir", filepath.Join(dir, "pb_data"), "--http", addr)
+}
+
+// migrated returns two data folders that each side has started on once.
+func migrated(t testing.TB, bare string) (ours, floor string) {
+	t.Helper()
+	ours, floor = t.TempDir(), t.TempDir()
+	launchPanel(t, ours).end()
+	launchBare(t, bare, floor).end()
+	return ours, floor
+}
+
+// benchColdStart: exec → first 200 on /api/health.
+func benchColdStart(t *testing.T, r *report, _ sizes) {
+	bare := tool(t, "barepb")
+	ours, floor := migrated(t, bare)
+	p := alternate(*benchPairs, func() float64 { return timed(launchBare(t, bare, floor)) }, func() float64 { return timed(launchPanel(t, ours)) })
+	r.coldStart("Cold start, migrated and empty", p)
+	p = alternate(*benchPairs, func() float64 { return timed(launchBare(t, bare, t.TempDir())) }, func() float64 { return timed(launchPanel(t, t.TempDir())) })
+	r.coldStart("First start, all migrations", p)
+}
+
+func timed(p *program) float64 {
+	p.end()
+	return milliseconds(p.took)
+}
+
+func (r *report) coldStart(what string, p pairs) {
+	ratio, took := p.ratio(), medianOf(p.ours)
+	r.row(what, ms(medianOf(p.floor)), ms(took), times(ratio), "≤ 2 ×; ≤ 500 ms", ratio.median <= 2 && took <= 500)
+}
+
+// benchIdleMemory: VmRSS once it does not change any more.
+func benchIdleMemory(t *testing.T, r *report, _ sizes) {
+	bare := tool(t, "barepb")
+	ours, floor := migrated(t, bare)
+	p := alternate(*benchPairs, func() float64 { return idle(launchBare(t, bare, floor)) }, func() float64 { return idle(launchPanel(t, ours)) })
+	used := medianOf(p.ours)
+	r.row("Idle memory of the panel without a node (VmRSS)", mib(medianOf(p.floor)), mib(used), times(p.ratio()), "≤ 40 MB", used <= 40)
+	house := newPanel(t, "--local-node", "--node-ports", nextPorts(5))
+	house.start()
+	eventually(t, time.Minute, "the node is linked", func() error { return linked(house.super()) })
+	daemon := childOf(t, house.cmd.Process.Pid)
+	var wings []float64
+	for range *benchPairs {
+		wings = append(wings, settledMiB(t, daemon))
+	}
+	r.row("Idle memory of wings without servers (VmRSS)", "—", mib(medianOf(wings)), "—", "≤ 25 MB", medianOf(wings) <= 25)
+	r.note("Memory is in MiB. It is read when it has stayed within 2 %% for three seconds after the start; no collection is forced. Wings is one process, read %d times.", *benchPairs)
+}
+
+func mib(v float64) string { return fmt.Sprintf("%.1f MB", v) }
+
+func idle(p *program) float64 {
+	defer p.end()
+	return settledMiB(p.t, p.cmd.Process.Pid)
+}
+
+func linked(root *client) error {
+	var nodes struct{ Items []struct{ Linked bool } }
+	root.ok("GET", "/api/v1/admin/nodes", nil, &nodes)
+	if len(nodes.Items) != 1 || !nodes.Items[0].Linked {
+		return errStill("away")
+	}
+	return nil
+}
+
+// Settled: settleSamples readings of eventually, 20 ms apart, are within settleWithin of each other.
+const (
+	settleSamples = 150
+	settleWithin  = 0.02
+)
+
+// settledMiB waits until a process' memory does not change any more and returns it.
+func settledMiB(t testing.TB, pid int) float64 {
+	t.Helper()
+	var seen []float64
+	eventually(t, 2*time.Minute, "the memory settles", func() error {
+		now := float64(memoryOf(fmt.Sprintf("/proc/%d/status", pid), "VmRSS:")) / 1024
+		if now == 0 {
+			return errors.New("the process is gone")
+		}
+		if len(seen) > 0 && math.Abs(now-seen[0]) > settleWithin*seen[0] {
+			seen = nil
+		}
+		if seen = append(seen, now); len(seen) < settleSamples {
+			return fmt.Errorf("%.1f MiB for %d readings", now, len(seen))
+		}
+		return nil
+	})
+	return seen[len(seen)-1]
+}
+
+// memoryOf reads a line in KiB of a file of /proc; 0 when it is not there.
+func memoryOf(file, name string) int64 {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(raw)) {
+		if rest, ok := strings.CutPrefix(line, name); ok {
+			kib, _ := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+			return kib
+		}
+	}
+	return 0
+}
+
+// childOf is the one child of a process: the node daemon of a panel.
+func childOf(t testing.TB, parent int) int {
+	t.Helper()
+	out, err := exec.Command("ps", "-o", "pid=", "--ppid", strconv.Itoa(parent)).Output()
+	must(t, err)
+	pids := fieldsOf(out)
+	if len(pids) != 1 {
+		t.Fatalf("the panel has %d children, not one", len(pids))
+	}
+	pid, err := strconv.Atoi(pids[0])
+	must(t, err)
+	return pid
+}
