@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
@@ -169,7 +170,7 @@ func (o *Ops) resolve(e *core.RequestEvent, a access.Actor) error {
 	if err := access.Bind(e, &in); err != nil {
 		return err
 	}
-	if in.Resolution == "" {
+	if strings.TrimSpace(in.Resolution) == "" {
 		return access.InvalidField("resolution", "required", "Say in a sentence what was done about it.")
 	}
 	var row *collections.Incident
