@@ -147,7 +147,9 @@ func (p *panel) linked() {
 	p.t.Helper()
 	root := p.super()
 	eventually(p.t, 60*time.Second, "the local node is online", func() error {
-		var nodes struct{ Items []struct{ Name, Status string } }
+		var nodes struct {
+			Items []struct{ Name, Status string }
+		}
 		root.ok("GET", "/api/v1/admin/nodes", nil, &nodes)
 		for _, n := range nodes.Items {
 			if n.Status == "ONLINE" {
