@@ -195,6 +195,7 @@ const consolePace = 200 * time.Millisecond
 // benchConsole: a line of a game at all viewers of its console, beside a bare fan-out.
 func benchConsole(t *testing.T, r *report, size sizes) {
 	c, s := runningDemo(t, "vera")
+	defer c.remove(s.ID)
 	ours := &fan{t: t, got: make(chan arrival, 4*size.viewers*size.messages)}
 	var typist *websocket.Conn
 	var refused error
@@ -227,14 +228,14 @@ func benchConsole(t *testing.T, r *report, size sizes) {
 	r.note("Console: %d lines did not arrive. The floor is another process that hands the same frame to as many WebSockets, without TLS, node, engine and permission.", printed.lost+typed.lost)
 }
 
-// runningDemo is a panel with its node and one running server, and who owns it.
+// runningDemo is a panel with its node and one running server, and who owns it. The caller removes the
+// server.
 func runningDemo(t *testing.T, name string) (*client, server) {
 	t.Helper()
 	house := newPanel(t, "--local-node", "--node-ports", nextPorts(5))
 	house.start()
 	c := house.customer(name)
 	s := c.create(demoServer("talkative"))
-	t.Cleanup(func() { c.remove(s.ID) })
 	return c, c.until(s.ID, 2*time.Minute, "RUNNING")
 }
 
@@ -306,6 +307,7 @@ const (
 // benchFlood: a game that prints as fast as it can. Each line arrives, or a gap says that it does not.
 func benchFlood(t *testing.T, r *report, size sizes) {
 	c, s := runningDemo(t, "noah")
+	defer c.remove(s.ID)
 	viewers := make([]*tally, floodViewers)
 	var typist *websocket.Conn
 	for i := range viewers {
