@@ -38,8 +38,8 @@ type storm struct {
 	each   int // requests of each kind per kill
 
 	restart   func() // of the engine, see freeLost; nil: not this part
-	restarted int    // the round in which it was called last
-	lost      int    // starts that needed it
+	restarted time.Time
+	restarts  int
 
 	wishes  map[string]wish
 	calm    map[string]game // servers that nobody touches, by id, as they began
@@ -236,7 +236,11 @@ func (s *storm) serverOf(q *request, a answer) string {
 
 func (s *storm) settle(what string) {
 	s.t.Helper()
-	eventually(s.t, patience, what, func() error {
+	within := patience
+	if s.restart != nil {
+		within *= 2
+	}
+	eventually(s.t, within, what, func() error {
 		if err := s.freeLost(); err != nil {
 			return err
 		}
@@ -244,27 +248,24 @@ func (s *storm) settle(what string) {
 	})
 }
 
-// freeLost restarts the engine, once per round, when it keeps a port from its owner.
+// freeLost restarts the engine when it keeps a port from its owner, and gives it a while before it does
+// so again: a start that was under way may have met the restart.
 // Known issue of Docker 28.2, seen without any part of ours: an engine that is killed while it starts a
 // container believes afterwards that the port of that start is in use, also when the container is
 // removed, until it is restarted once more. With live-restore that ends no game. The customer is told
 // port_taken meanwhile.
 func (s *storm) freeLost() error {
-	if s.restart == nil || s.restarted == len(s.took)+1 {
+	if s.restart == nil || time.Since(s.restarted) < 20*time.Second {
 		return nil
 	}
 	var list struct{ Items []server }
 	if err := s.get(s.user, "/api/v1/servers?per_page=200", &list); err != nil {
 		return err
 	}
-	for _, v := range list.Items {
-		if v.Problem != nil && v.Problem.Code == "port_taken" {
-			s.lost++
-			s.restarted = len(s.took) + 1
-		}
-	}
-	if s.restarted == len(s.took)+1 {
+	if slices.ContainsFunc(list.Items, func(v server) bool { return v.Problem != nil && v.Problem.Code == "port_taken" }) {
 		s.restart()
+		s.restarts++
+		s.restarted = time.Now()
 	}
 	return nil
 }
@@ -313,7 +314,7 @@ func (r *rig) quiet(id string) {
 // With live-restore a Docker Engine that is killed or stopped takes no game along.
 func TestT03_KillDockerdAtAnyMoment(t *testing.T) {
 	d := dockertest.Private(t, dockertest.Options{HostNetwork: true})
-	s := &storm{rig: newRig(t, d.Host(), 60), rng: seeded(t), rounds: 7, each: 3}
+	s := &storm{rig: newRig(t, d.Host(), 60), rng: seeded(t), rounds: 4, each: 5}
 	if nightly() {
 		s.rounds = 40
 	}
@@ -327,7 +328,7 @@ func TestT03_KillDockerdAtAnyMoment(t *testing.T) {
 	s.revive = func() { d.Start(t) }
 	s.restart = func() { d.Restart(t) }
 	s.run("T03", "dockerd (live-restore)")
-	t.Logf("T03: %d starts had to wait for one more restart of the engine, which kept their port after its kill", s.lost)
+	t.Logf("T03: the engine was restarted %d times because it kept the port of a start that it was killed in", s.restarts)
 	for id := range s.calm {
 		s.quiet(id)
 	}
