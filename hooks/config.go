@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/pflag"
 )
@@ -25,7 +26,7 @@ type Config struct {
 	NodePorts     string // ports of the local node, "25565-25600,27015"
 	Demo          bool   // seed the demo
 	HTTPAddress   string // as `serve --http` was told; for what is printed
-	SMTP          string // host:port[,from]; empty: as set in the dashboard
+	SMTP          string // host:port; empty: as set in the dashboard
 	BreakGlass    bool   // schema edits, imports, SQL and restores through the dashboard are allowed
 
 	Web http.Handler // the customer's web app
@@ -64,7 +65,7 @@ func truthy(env string) bool {
 // publicURL of the panel without a trailing slash.
 func (c *Config) publicURL(listen string) string {
 	if c.PublicURL != "" {
-		return c.PublicURL
+		return strings.TrimRight(c.PublicURL, "/")
 	}
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
