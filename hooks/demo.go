@@ -1,7 +1,6 @@
 package hooks
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -24,18 +23,22 @@ func (p *Panel) startDemo(ctx context.Context) error {
 		return fmt.Errorf("seed the demo: %w", err)
 	}
 	url := p.config.publicURL(p.config.HTTPAddress)
+	operator := "your own account"
+	if c.Superuser != "" {
+		operator = c.Superuser
+	}
 	fmt.Fprintf(os.Stdout, `
   Mamba Host is running at   %s
 
   customer   %s  ·  member  %s
   operator   %s  at  %s/_/
-  password   %s  (made for this installation)
+  password   %s  (of the demo's accounts, made for this installation)
 
   Sign in as the customer, open the server "Lobby", look at its console and type: say hello
   Then make a server of your own with the button at the top right.
   Ctrl-C stops everything; the data stays.
 
-`, url, c.Owner, c.Member, cmp.Or(c.Superuser, "your own account"), url, c.Password)
+`, url, c.Owner, c.Member, operator, url, c.Password)
 	p.work.Go(func() {
 		if err := d.Fill(ctx); err != nil && ctx.Err() == nil {
 			p.log.Error("fill the demo", "error", err)

@@ -66,7 +66,7 @@ func (p *Panel) dashboardSave(e *core.RecordRequestEvent) error {
 	if err != nil {
 		return err
 	}
-	tenant := e.Record.GetString("tenant")
+	tenant := e.Record.Original().GetString("tenant") // whatever the request says
 	if e.Collection.Name == collections.Tenants {
 		tenant = e.Record.Id
 	}

@@ -10,8 +10,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"github.com/pocketbase/pocketbase/apis"
-	"github.com/pocketbase/pocketbase/tools/router"
 	"log/slog"
 	"net"
 	"os"
@@ -19,8 +17,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/hook"
+	"github.com/pocketbase/pocketbase/tools/router"
 
 	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/hooks/access"
@@ -71,7 +71,7 @@ func Register(app core.App, c *Config) {
 		if err := e.Next(); err != nil { // listens
 			return err
 		}
-		return p.Start(context.Background())
+		return p.Start()
 	}))
 }
 
@@ -93,14 +93,19 @@ type Panel struct {
 	app    core.App
 	config *Config
 	log    *slog.Logger
-	cancel context.CancelFunc // nil until Start
-	local  *fleet.Supervisor  // nil without a local node
-	work   sync.WaitGroup     // what Start left running
+	ctx    context.Context // ends with Stop
+	cancel context.CancelFunc
+	work   sync.WaitGroup // what Start left running
+
+	mu    sync.Mutex        // held by Start and Stop as a whole: a signal may come while it starts
+	begun bool              // guarded by mu
+	local *fleet.Supervisor // nil without a local node; guarded by mu
 }
 
 // Open makes the rooms of an app whose database is open and migrated. Nothing runs before Start.
 func Open(app core.App, c *Config) (*Panel, error) {
 	p := &Panel{app: app, config: c, log: c.Log}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
 	if err := p.openKeys(); err != nil {
 		return nil, err
 	}
@@ -243,7 +248,7 @@ func (p *Panel) schedule() {
 // bindRoutes puts the API behind its door and the web app in front of everything else.
 func (p *Panel) bindRoutes(e *core.ServeEvent) {
 	if !p.config.BreakGlass {
-		e.Router.BindFunc(closeRoutes)
+		e.Router.Bind(handler("mamba.guard.routes", first, closeRoutes))
 	}
 	g := e.Router.Group("/api/v1")
 	access.Door(g)
@@ -256,9 +261,16 @@ func (p *Panel) bindRoutes(e *core.ServeEvent) {
 	e.InstallerFunc = nil // the first superuser is made on the command line, or by the demo
 }
 
-// Start publishes the shipped games and lets everything run. It is called once the panel listens.
-func (p *Panel) Start(ctx context.Context) error {
-	ctx, p.cancel = context.WithCancel(ctx)
+// Start publishes the shipped games and lets everything run until Stop. It is called once the panel
+// listens.
+func (p *Panel) Start() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ctx := p.ctx
+	if ctx.Err() != nil {
+		return nil // stopped before it began
+	}
+	p.begun = true
 	if err := p.applySettings(); err != nil {
 		return err
 	}
@@ -305,12 +317,15 @@ func (p *Panel) applySettings() error {
 	return collections.Tx(p.app, nil, func(tx core.App) error { return tx.Save(s) })
 }
 
-// Stop ends what Start began, in the opposite order. Games go on. It may be called twice.
+// Stop ends what Start began, in the opposite order. Games go on. It may be called twice, and while
+// Start runs, which then comes to its end.
 func (p *Panel) Stop() {
-	if p.cancel == nil {
+	p.cancel()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.begun {
 		return
 	}
-	p.cancel()
 	if p.local != nil {
 		p.local.Stop()
 	}

@@ -10,6 +10,7 @@ package demo
 import (
 	"context"
 	"crypto/rand"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,6 +40,7 @@ const (
 	superEmail  = "admin@demo.example"
 	ownerEmail  = "owner@demo.example"
 	memberEmail = "member@demo.example"
+	demoSlug    = "demo-corp"
 	secondNode  = "us-west-1"
 )
 
@@ -59,10 +61,10 @@ type Demo struct {
 
 // Credentials of the demo's people. They are made once per installation and never the same in two.
 type Credentials struct {
-	Superuser string `json:"superuser"` // empty: there was one before the demo
+	Superuser string `json:"superuser"` // empty: an operator was there before the demo
 	Owner     string `json:"owner"`
 	Member    string `json:"member"`
-	Password  string `json:"password"` // of all three
+	Password  string `json:"password"` // of all of them
 }
 
 // Accounts makes the demo's people and organisation once and returns how to sign in. It is quick;
@@ -72,20 +74,12 @@ func (d *Demo) Accounts() (Credentials, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return c, err
 	}
-	n, err := d.App.CountRecords(collections.Tenants)
-	if err != nil {
+	if err := d.empty(); err != nil {
 		return c, err
 	}
-	if n > 0 {
-		return c, errors.New("this installation has organisations already; the demo is only for an empty one")
-	}
-	c = Credentials{Superuser: superEmail, Owner: ownerEmail, Member: memberEmail, Password: rand.Text()}
-	made, err := d.superuser(c.Password)
-	if err != nil {
+	c = Credentials{Owner: ownerEmail, Member: memberEmail, Password: rand.Text()}
+	if c.Superuser, err = d.superuser(c.Password); err != nil {
 		return c, err
-	}
-	if !made {
-		c.Superuser = "" // the operator's own account is there already
 	}
 	owner, err := d.user(ownerEmail, "Olivia Owner", c.Password)
 	if err != nil {
@@ -99,6 +93,32 @@ func (d *Demo) Accounts() (Credentials, error) {
 		return c, fmt.Errorf("make the organisation: %w", err)
 	}
 	return c, d.keep(c)
+}
+
+// ErrOccupied is an installation that somebody works with.
+var ErrOccupied = errors.New("this installation has organisations already; the demo is only for an empty one")
+
+// empty is ErrOccupied when there is an organisation that is not the demo's own. That one is there when
+// a start was cut short before the credentials were kept.
+func (d *Demo) empty() error {
+	tenants, err := collections.Every[collections.Tenant](d.App, collections.Tenants, "", 2)
+	if err != nil {
+		return err
+	}
+	for _, t := range tenants {
+		owner, err := d.App.FindAuthRecordByEmail("users", ownerEmail)
+		if err != nil || t.Slug() != demoSlug {
+			return ErrOccupied
+		}
+		n, err := d.App.CountRecords(collections.TenantMembers, dbx.HashExp{"tenant": t.Id, "user": owner.Id})
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return ErrOccupied
+		}
+	}
+	return nil
 }
 
 func (d *Demo) load() (Credentials, error) {
@@ -117,11 +137,16 @@ func (d *Demo) keep(c Credentials) error {
 	if err != nil {
 		return err
 	}
-	temp := d.File + ".new"
-	if err := os.WriteFile(temp, raw, 0o600); err != nil {
+	temp, err := os.CreateTemp(filepath.Dir(d.File), filepath.Base(d.File)+".*") // mode 0600
+	if err != nil {
 		return err
 	}
-	if err := os.Rename(temp, d.File); err != nil {
+	defer os.Remove(temp.Name()) // gone after the rename
+	_, err = temp.Write(raw)
+	if err = errors.Join(err, temp.Sync(), temp.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(temp.Name(), d.File); err != nil {
 		return err
 	}
 	dir, err := os.Open(filepath.Dir(d.File))
@@ -132,20 +157,26 @@ func (d *Demo) keep(c Credentials) error {
 	return dir.Sync()
 }
 
-// superuser makes the operator's account, unless there is one.
-func (d *Demo) superuser(password string) (made bool, err error) {
+// superuser makes the operator's account and returns its address; "" when there is another operator
+// already, who needs none of ours.
+func (d *Demo) superuser(password string) (string, error) {
+	r, err := d.App.FindAuthRecordByEmail(core.CollectionNameSuperusers, superEmail)
+	if err == nil {
+		r.SetPassword(password) // a start that was cut short
+		return superEmail, d.App.Save(r)
+	}
 	n, err := d.App.CountRecords(core.CollectionNameSuperusers, dbx.Not(dbx.HashExp{"email": core.DefaultInstallerEmail}))
 	if err != nil || n > 0 {
-		return false, err
+		return "", err
 	}
 	c, err := d.App.FindCachedCollectionByNameOrId(core.CollectionNameSuperusers)
 	if err != nil {
-		return false, err
+		return "", err
 	}
-	r := core.NewRecord(c)
+	r = core.NewRecord(c)
 	r.SetEmail(superEmail)
 	r.SetPassword(password)
-	return true, d.App.Save(r)
+	return superEmail, d.App.Save(r)
 }
 
 func (d *Demo) user(email, name, password string) (*core.Record, error) {
@@ -167,9 +198,12 @@ func (d *Demo) user(email, name, password string) (*core.Record, error) {
 }
 
 func (d *Demo) organisation(owner, member *core.Record) error {
+	if n, err := d.App.CountRecords(collections.Tenants); err != nil || n > 0 {
+		return err // its own, says empty
+	}
 	a := actor(owner)
 	return collections.Tx(d.App, []collections.Lock{audit.Lock(""), events.Lock}, func(tx core.App) error {
-		t, err := d.Tenancy.Create(tx, a, "Demo Corp", "demo-corp")
+		t, err := d.Tenancy.Create(tx, a, "Demo Corp", demoSlug)
 		if err != nil {
 			return err
 		}
@@ -185,9 +219,12 @@ func actor(r *core.Record) access.Actor {
 // Fill adds the second node and the servers once. It waits for the local node and may take a minute;
 // ctx ends it.
 func (d *Demo) Fill(ctx context.Context) error {
-	tenant, err := collections.One[collections.Tenant](d.App, collections.Tenants, dbx.HashExp{"slug": "demo-corp"})
-	if err != nil {
+	tenant, err := collections.One[collections.Tenant](d.App, collections.Tenants, dbx.HashExp{"slug": demoSlug})
+	if errors.Is(err, sql.ErrNoRows) {
 		return nil // somebody removed the demo: it stays removed
+	}
+	if err != nil {
+		return err
 	}
 	n, err := d.App.CountRecords(collections.Servers, dbx.HashExp{"tenant": tenant.Id})
 	if err != nil || n > 0 {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/hooks/events"
+	"github.com/mambahost/mamba/hooks/fleet"
 	"github.com/mambahost/mamba/hooks/incidents"
 	"github.com/mambahost/mamba/wings/wire"
 )
@@ -124,7 +125,7 @@ func (s *Servers) record(row *collections.Server, o wire.Observed) {
 		row.SetLastExitCode(int64(*o.ExitCode))
 	}
 	switch {
-	case o.Generation < row.Generation() && row.InstallStatus() == installFailed: // refused, and nobody asked again
+	case o.Generation < row.Generation() && row.InstallStatus() == installFailed && o.State == wire.StateInstallFailed: // refused, and nobody asked again
 	case o.ReinstallCount < row.ReinstallCount():
 		row.SetInstallStatus(installPending)
 	case o.State == wire.StateInstallFailed, o.State == wire.StateFailed && !o.Installed:
@@ -140,7 +141,7 @@ func (s *Servers) record(row *collections.Server, o wire.Observed) {
 func (s *Servers) settle(tx core.App, row *collections.Server, to Phase) error {
 	from := Phase(row.Status())
 	if !May(from, to) {
-		return fmt.Errorf("server %s: %s → %s is not in the phase table", row.Id, from, to)
+		return fmt.Errorf("server %s: %s → %s is not in the phase table: %w", row.Id, from, to, fleet.ErrPermanent)
 	}
 	row.SetStatus(string(to))
 	if err := s.entail(tx, row, from, to); err != nil {

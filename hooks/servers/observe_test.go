@@ -1,6 +1,7 @@
 package servers
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -8,6 +9,7 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/hooks/fleet"
 	"github.com/mambahost/mamba/hooks/jobs"
 	"github.com/mambahost/mamba/wings/wire"
 )
@@ -162,7 +164,24 @@ func TestEachPhaseChangeIsAnEvent(t *testing.T) {
 		row.SetStatus(string(Deleting))
 		return w.settle(tx, row, Running)
 	})
-	if err == nil || w.row(id).Status() != "RUNNING" {
+	if !errors.Is(err, fleet.ErrPermanent) || w.row(id).Status() != "RUNNING" {
 		t.Errorf("a way back from a delete: %v", err)
+	}
+}
+
+// A failed install rests on its node and its ports are somebody else's: a node that says otherwise is
+// not believed, and its event is skipped with an incident instead of blocking those behind it.
+func TestAFailedInstallDoesNotComeToLifeByItself(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	node := w.addNode("n1", "20000-20100")
+	id := w.mustCreate("")
+	o := wire.Observed{ServerID: id, PlacementEpoch: 1, Generation: 1, Revision: 1, State: wire.StateInstallFailed, Settled: true}
+	w.say(node, o)
+	before := w.row(id)
+	o.Revision, o.State, o.Installed = 2, wire.StateRunning, true
+	err := w.tx(func(tx core.App) error { return w.Observe(tx, node, o) })
+	if after := w.row(id); !errors.Is(err, fleet.ErrPermanent) || after.Status() != "INSTALL_FAILED" || after.Rev() != before.Rev() {
+		t.Errorf("it is %s: %v", after.Status(), err)
 	}
 }

@@ -151,7 +151,7 @@ func asked(prev Phase, want Want, seen *wire.Observed) Phase {
 	}
 	before := observed(want, seen)
 	switch {
-	case want.Install == installPending, want.Install == installRunning:
+	case before == Installing, want.Install == installPending, want.Install == installRunning:
 		return Installing
 	case want.Desired == wire.DesiredRunning && before != Running:
 		return Starting

@@ -1,0 +1,201 @@
+package hooks
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/apis"
+	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/mambahost/mamba/blueprints/render"
+	"github.com/mambahost/mamba/hooks/fleet"
+	_ "github.com/mambahost/mamba/migrations"
+	"github.com/mambahost/mamba/wings/agent"
+	"github.com/mambahost/mamba/wings/engine/fake"
+	"github.com/mambahost/mamba/wings/link"
+	"github.com/mambahost/mamba/wings/wire"
+	_ "github.com/pocketbase/pocketbase/migrations"
+)
+
+// template is a data folder with all migrations run, made once.
+var template string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "hooks-template-")
+		if err != nil {
+			panic(err)
+		}
+		defer os.RemoveAll(dir)
+		if err := boot(dir).ClearBootstrap(); err != nil {
+			panic(err)
+		}
+		template = dir
+		code := m.Run()
+		if left := leftBehind(15 * time.Second); left != "" && code == 0 {
+			fmt.Fprintln(os.Stderr, "goroutines left behind:\n"+left)
+			return 1
+		}
+		return code
+	}())
+}
+
+// leftBehind returns the stacks of goroutines of ours that are still there after the patience.
+func leftBehind(patience time.Duration) string {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	buf := make([]byte, 4<<20)
+	var left []string
+	for end := time.Now().Add(patience); time.Now().Before(end); <-tick.C {
+		left = left[:0]
+		for g := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+			if strings.Contains(g, "mambahost/mamba/") && !strings.Contains(g, "TestMain") {
+				left = append(left, g)
+			}
+		}
+		if len(left) == 0 {
+			return ""
+		}
+	}
+	return strings.Join(left, "\n\n")
+}
+
+func boot(dir string) *core.BaseApp {
+	app := core.NewBaseApp(core.BaseAppConfig{DataDir: dir})
+	if err := app.Bootstrap(); err != nil {
+		panic(err)
+	}
+	if err := app.RunAllMigrations(); err != nil {
+		panic(err)
+	}
+	return app
+}
+
+// house is a whole panel in this process: what Register wires, on the real router.
+type house struct {
+	*Panel
+	t     *testing.T
+	app   *core.BaseApp
+	mux   http.Handler
+	super string
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func newApp(t *testing.T) *core.BaseApp {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "pb_data")
+	must(t, os.Mkdir(dir, 0o700))
+	for _, name := range []string{"data.db", "auxiliary.db"} {
+		b, err := os.ReadFile(filepath.Join(template, name))
+		must(t, err)
+		must(t, os.WriteFile(filepath.Join(dir, name), b, 0o600))
+	}
+	app := boot(dir)
+	t.Cleanup(func() { must(t, app.ClearBootstrap()) })
+	return app
+}
+
+// serve runs a panel over an app until the end of the test.
+func serve(t *testing.T, app *core.BaseApp, change func(*Config)) *house {
+	t.Helper()
+	h := &house{t: t, app: app}
+	c := &Config{HTTPAddress: "127.0.0.1:8090", NodeListen: "127.0.0.1:0", NodeName: "us-east-1", NodeAddress: "127.0.0.1", NodePorts: "40000-40100", Log: slog.New(slog.DiscardHandler),
+		Web: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "the web app") })}
+	if change != nil {
+		change(c)
+	}
+	bindGuards(app, c.BreakGlass)
+	p, err := Open(app, c)
+	must(t, err)
+	h.Panel = p
+	t.Cleanup(p.Stop)
+	r, err := apis.NewRouter(app)
+	must(t, err)
+	p.bindRoutes(&core.ServeEvent{App: app, Router: r, Server: &http.Server{Addr: "127.0.0.1:0"}})
+	must(t, p.Start())
+	h.mux, err = r.BuildMux()
+	must(t, err)
+	return h
+}
+
+// asSuperuser makes the operator's account and keeps its token.
+func (h *house) asSuperuser() *house {
+	h.t.Helper()
+	c, err := h.app.FindCollectionByNameOrId(core.CollectionNameSuperusers)
+	must(h.t, err)
+	r := core.NewRecord(c)
+	r.SetEmail("root@example.org")
+	r.SetPassword("a-long-password")
+	must(h.t, h.app.Save(r))
+	h.super, err = r.NewAuthToken()
+	must(h.t, err)
+	return h
+}
+
+func (h *house) do(method, path, body string) (int, string) {
+	h.t.Helper()
+	req := httptest.NewRequest(method, path, strings.NewReader(body))
+	req.Header.Set("Content-Type", "application/json")
+	if h.super != "" {
+		req.Header.Set("Authorization", h.super)
+	}
+	rec := httptest.NewRecorder()
+	h.mux.ServeHTTP(rec, req)
+	return rec.Code, rec.Body.String()
+}
+
+func (h *house) count(table string, where dbx.Expression) int64 {
+	h.t.Helper()
+	n, err := h.app.CountRecords(table, where)
+	must(h.t, err)
+	return n
+}
+
+// joinLocal makes this process the local node, with wings on a fake engine.
+func (h *house) joinLocal() {
+	h.t.Helper()
+	_, token, _, err := h.Fleet.EnsureLocalNode(fleet.LocalNode{Name: "us-east-1", Addresses: []string{"127.0.0.1"},
+		Capacity: wire.Capacity{CPUMillicores: 8000, MemoryMiB: 16 << 10, DiskMiB: 200 << 10}})
+	must(h.t, err)
+	dir := h.t.TempDir()
+	id, err := link.Join(h.t.Context(), "https://"+h.Fleet.Addr(), token, dir, "test")
+	must(h.t, err)
+	must(h.t, h.firstPorts(id))
+	tie, err := link.New(link.Config{Dir: dir, Release: "test", Log: h.log})
+	must(h.t, err)
+	m := fake.New(fake.Config{})
+	h.t.Cleanup(m.Close)
+	uid, gid := 0, 0
+	if os.Geteuid() != 0 {
+		uid, gid = os.Getuid(), os.Getgid()
+	}
+	wings, err := agent.New(agent.Config{Engine: m.Engine(id), Dir: filepath.Join(dir, "servers"), Reporter: tie, Render: render.Apply, Logger: h.log, UID: uid, GID: gid})
+	must(h.t, err)
+	must(h.t, wings.Start(context.Background()))
+	h.t.Cleanup(wings.Stop)
+	tie.Start(context.Background(), wings.Handler())
+	h.t.Cleanup(tie.Stop)
+}
+
+func decode[T any](t *testing.T, raw string) (v T) {
+	t.Helper()
+	must(t, json.Unmarshal([]byte(raw), &v))
+	return v
+}
