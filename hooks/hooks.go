@@ -122,7 +122,10 @@ func Open(app core.App, c *Config) (*Panel, error) {
 	p.Catalog = catalog.New(p.log)
 	p.Fleet, err = fleet.New(app, fleet.Config{
 		Listen: c.NodeListen, PublicAddress: c.nodePublic(c.publicURL(c.HTTPAddress)), Secrets: p.Secrets, Audit: p.Audit,
-		Events: p.Events, Incidents: p.Incidents, Log: p.log, Forget: []func(core.App, string) error{p.Alloc.ForgetNode},
+		Events: p.Events, Incidents: p.Incidents, Log: p.log, Forget: []func(core.App, string) error{
+			func(tx core.App, node string) error { return p.Servers.ForgetNode(tx, node) }, // made below
+			p.Alloc.ForgetNode,
+		},
 	})
 	if err != nil {
 		return nil, err

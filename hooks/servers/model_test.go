@@ -357,7 +357,7 @@ func (m *model) step(r *rapid.T) {
 		m.say(t, t.sent[rapid.IntRange(0, len(t.sent)-1).Draw(r, "again")])
 	case kind == 13: // of an older placement
 		m.say(t, wire.Observed{ServerID: t.id, PlacementEpoch: 0, Generation: 99, Revision: 1 << 40, State: wire.StateAbsent, DeleteID: t.deleteID})
-	case kind == 14 && rapid.IntRange(0, 5).Draw(r, "future") == 0 && t.wanted != "absent" && t.ports:
+	case kind == 14 && rapid.IntRange(0, 5).Draw(r, "future") == 0 && t.wanted != "absent" && t.ports && t.resting == 0:
 		m.deliver(t)
 		t.accepted = t.gen + 3
 		m.say(t, m.next(r, t))
