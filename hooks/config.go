@@ -90,6 +90,9 @@ func (c *Config) nodePublic(publicURL string) string {
 	if u, err := url.Parse(publicURL); err == nil && u.Hostname() != "" {
 		host = u.Hostname()
 	}
+	if port == "0" {
+		return host // fleet knows the port that it was given
+	}
 	return net.JoinHostPort(host, port)
 }
 

@@ -123,7 +123,8 @@ func Open(app core.App, c *Config) (*Panel, error) {
 	p.Fleet, err = fleet.New(app, fleet.Config{
 		Listen: c.NodeListen, PublicAddress: c.nodePublic(c.publicURL(c.HTTPAddress)), Secrets: p.Secrets, Audit: p.Audit,
 		Events: p.Events, Incidents: p.Incidents, Log: p.log, Forget: []func(core.App, string) error{
-			func(tx core.App, node string) error { return p.Servers.ForgetNode(tx, node) }, p.Alloc.ForgetNode,
+			func(tx core.App, node string) error { return p.Servers.ForgetNode(tx, node) }, // made below
+			p.Alloc.ForgetNode,
 		},
 	})
 	if err != nil {
@@ -291,10 +292,7 @@ func (p *Panel) Start() error {
 // applySettings writes what the command line says into PocketBase's settings, where mails and links
 // take it from.
 func (p *Panel) applySettings() error {
-	s, err := p.app.Settings().Clone()
-	if err != nil {
-		return err
-	}
+	s := p.app.Settings()
 	before, err := json.Marshal(s)
 	if err != nil {
 		return err
@@ -314,7 +312,7 @@ func (p *Panel) applySettings() error {
 	if err != nil || bytes.Equal(before, after) {
 		return err
 	}
-	return collections.Tx(p.app, nil, func(tx core.App) error { return tx.Save(s) })
+	return p.app.Save(s)
 }
 
 // Stop ends what Start began, in the opposite order. Games go on. It may be called twice, and while

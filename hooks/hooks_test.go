@@ -36,6 +36,7 @@ func TestWhereThePanelIs(t *testing.T) {
 		"with a slash at the end":       {Config{PublicURL: "https://panel.example/", NodeListen: ":9"}, ":80", "https://panel.example", "panel.example:9"},
 		"with a port of its own":        {Config{PublicURL: "https://panel.example:444", NodeListen: "0.0.0.0:9"}, ":80", "https://panel.example:444", "panel.example:9"},
 		"nodes dial somewhere else":     {Config{PublicURL: "https://panel.example", NodePublic: "nodes.example:1", NodeListen: ":9"}, ":80", "https://panel.example", "nodes.example:1"},
+		"nodes on any free port":        {Config{NodeListen: "127.0.0.1:0"}, ":80", "http://127.0.0.1:80", "127.0.0.1"},
 		"a listen address without port": {Config{NodeListen: "somewhere"}, "socket", "http://socket", "somewhere"},
 	} {
 		public := c.config.publicURL(c.listen)
@@ -313,5 +314,40 @@ func TestTheDemoKeepsAnOperatorsAccount(t *testing.T) {
 	}
 	if n := h.count(core.CollectionNameSuperusers, dbx.NewExp("1=1")); n != 1 {
 		t.Errorf("%d superusers", n)
+	}
+}
+
+// A node that had servers once can be removed; what remains of them is the bill's and the audit log's.
+func TestANodeWithAPastCanBeRemoved(t *testing.T) {
+	t.Parallel()
+	h := serve(t, newApp(t), nil)
+	_, err := h.demo().Accounts()
+	must(t, err)
+	h.joinLocal()
+	must(t, h.demo().Fill(t.Context()))
+	h.asSuperuser()
+	node := firstOf(t, h.app, collections.Servers).GetString("node")
+	if status, raw := h.do("DELETE", "/api/v1/admin/nodes/"+node, ""); status != 409 {
+		t.Errorf("while servers live there: %d %s", status, raw)
+	}
+	if status, raw := h.do("DELETE", "/api/v1/admin/nodes/"+node+"?force=true", ""); status < 200 || status > 299 {
+		t.Fatalf("by force: %d %s", status, raw)
+	}
+	all := dbx.NewExp("1=1")
+	if left := h.count(collections.Servers, dbx.Not(dbx.HashExp{"status": "DELETED"})); left != 0 || h.count(collections.Servers, all) != 3 {
+		t.Errorf("%d servers live nowhere", left)
+	}
+	if n := h.count(collections.Allocations, dbx.HashExp{"status": "ACTIVE"}); n != 0 {
+		t.Errorf("%d allocations are held", n)
+	}
+	if n := h.count(collections.Jobs, dbx.In("state", "ready", "waiting")); n != 0 {
+		t.Errorf("%d jobs wait for a node that is gone", n)
+	}
+	if n := h.count(collections.Nodes, dbx.HashExp{"id": node}); n != 0 {
+		t.Error("the node is still there")
+	}
+	used := decode[struct{ Used struct{ Servers int } }](t, h.as("owner@demo.example").get("/api/v1/tenants/current"))
+	if used.Used.Servers != 0 {
+		t.Errorf("%d servers count against the quota", used.Used.Servers)
 	}
 }

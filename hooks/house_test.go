@@ -194,6 +194,29 @@ func (h *house) joinLocal() {
 	h.t.Cleanup(tie.Stop)
 }
 
+// as returns the panel as a person of the demo sees it.
+func (h *house) as(email string) *house {
+	h.t.Helper()
+	r, err := h.app.FindAuthRecordByEmail("users", email)
+	must(h.t, err)
+	token, err := r.NewAuthToken()
+	must(h.t, err)
+	return &house{Panel: h.Panel, t: h.t, app: h.app, mux: h.mux, super: token}
+}
+
+func (h *house) get(path string) string {
+	h.t.Helper()
+	req := httptest.NewRequest("GET", path, nil)
+	req.Header.Set("Authorization", h.super)
+	req.Header.Set("X-Tenant", "demo-corp")
+	rec := httptest.NewRecorder()
+	h.mux.ServeHTTP(rec, req)
+	if rec.Code != http.StatusOK {
+		h.t.Fatalf("%s: %d %s", path, rec.Code, rec.Body)
+	}
+	return rec.Body.String()
+}
+
 func decode[T any](t *testing.T, raw string) (v T) {
 	t.Helper()
 	must(t, json.Unmarshal([]byte(raw), &v))

@@ -140,8 +140,16 @@ func (f *Fleet) sweep(now time.Time) error {
 // and the servers' phases in the same transaction. It asks the row again: a heartbeat may have come
 // in between.
 func (f *Fleet) setAlive(node string, alive bool, now time.Time) error {
-	locks := []collections.Lock{audit.Lock(""), events.Lock, incidents.Lock, nodeLock(node)}
-	err := collections.Tx(f.app, locks, func(tx core.App) error {
+	var servers []string // their phases change with it
+	err := f.app.DB().Select("id").From(collections.Servers).Where(dbx.HashExp{"node": node}).Column(&servers)
+	if err != nil {
+		return fmt.Errorf("list servers of node %s: %w", node, err)
+	}
+	locks, err := f.locks(node, servers...)
+	if err != nil {
+		return err
+	}
+	err = collections.Tx(f.app, append(locks, audit.Lock("")), func(tx core.App) error {
 		n, err := collections.FindNode(tx, node)
 		if err != nil {
 			return err

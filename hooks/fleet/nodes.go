@@ -15,6 +15,7 @@ import (
 
 	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/hooks/access"
+	"github.com/mambahost/mamba/hooks/alloc"
 	"github.com/mambahost/mamba/hooks/audit"
 	"github.com/mambahost/mamba/hooks/events"
 	"github.com/mambahost/mamba/hooks/incidents"
@@ -343,7 +344,7 @@ func (f *Fleet) DeleteNode(a audit.Actor, id string, force bool) error {
 	if !wire.ValidID(id) {
 		return errNoNode
 	}
-	err := collections.Tx(f.app, nodeLocks(id), func(tx core.App) error {
+	err := collections.Tx(f.app, append(nodeLocks(id), alloc.Lock), func(tx core.App) error {
 		n, err := collections.FindNode(tx, id)
 		if errors.Is(err, sql.ErrNoRows) {
 			return errNoNode
@@ -390,7 +391,9 @@ func (f *Fleet) removeIdentity(tx core.App, n *collections.Node) error {
 			return err
 		}
 	}
-	if err := permit.Delete(tx, n); err != nil {
+	// Not through PocketBase, which keeps a row for as long as another names it: servers that are gone
+	// and allocations that were given back go on naming their node.
+	if _, err := tx.NonconcurrentDB().Delete(collections.Nodes, dbx.HashExp{"id": n.Id}).Execute(); err != nil {
 		return fmt.Errorf("delete node %s: %w", n.Id, err)
 	}
 	return nil

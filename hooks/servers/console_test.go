@@ -273,7 +273,7 @@ func TestWhyAConsoleDoesNotOpen(t *testing.T) {
 func TestSeatsAreBoundedInAllAndOfOnePerson(t *testing.T) {
 	t.Parallel()
 	s := newSeats(3, 2)
-	if !s.take("a") || !s.take("a") || s.take("a") || !s.take("b") || s.take("c") {
+	if first, second, third := s.take("a"), s.take("a"), s.take("a"); !first || !second || third || !s.take("b") || s.take("c") {
 		t.Fatalf("%+v", s.of)
 	}
 	s.leave("a")

@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/pocketbase/dbx"
@@ -264,6 +265,30 @@ func (s *Servers) NodeStatus(tx core.App, node string, online bool) error {
 		}
 		if err := s.Jobs.Wake(tx, row.Id); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// ForgetNode ends the servers of a node that is being deleted by force: their data went with it. It is
+// called in that transaction, before the node's row goes (fleet.Config.Forget).
+func (s *Servers) ForgetNode(tx core.App, node string) error {
+	rows, err := collections.Every[collections.Server](tx, collections.Servers, "", 0,
+		dbx.HashExp{"node": node}, dbx.NewExp("[[status]] != {:deleted}", dbx.Params{"deleted": string(Deleted)}))
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		if _, err := s.Jobs.SupersedeAll(tx, row.Id, "its node was removed", slices.Collect(maps.Values(kinds))...); err != nil {
+			return err
+		}
+		row.SetDesiredState(string(wire.DesiredAbsent))
+		row.SetProblemCode("node_removed")
+		row.SetProblemMessage("The machine that this server lived on was taken out of service, and its data with it.")
+		for _, p := range []Phase{Deleting, Deleted} {
+			if err := s.settle(tx, row, p); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
