@@ -292,7 +292,10 @@ func (p *Panel) Start() error {
 // applySettings writes what the command line says into PocketBase's settings, where mails and links
 // take it from.
 func (p *Panel) applySettings() error {
-	s := p.app.Settings()
+	s, err := p.app.Settings().Clone()
+	if err != nil {
+		return err
+	}
 	before, err := json.Marshal(s)
 	if err != nil {
 		return err
@@ -312,7 +315,7 @@ func (p *Panel) applySettings() error {
 	if err != nil || bytes.Equal(before, after) {
 		return err
 	}
-	return p.app.Save(s)
+	return collections.Tx(p.app, nil, func(tx core.App) error { return tx.Save(s) })
 }
 
 // Stop ends what Start began, in the opposite order. Games go on. It may be called twice, and while
