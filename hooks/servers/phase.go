@@ -41,7 +41,7 @@ const (
 // transitions is the whole table. A phase may always be derived again as itself.
 var transitions = map[Phase][]Phase{
 	Installing:    {InstallFailed, Stopped, Starting, Running, Stopping, Crashed, Failed, Unreachable, Deleting},
-	InstallFailed: {Installing, Unreachable, Deleting},
+	InstallFailed: {Installing, Stopped, Starting, Running, Stopping, Crashed, Failed, Unreachable, Deleting}, // of the node's newest word in a batch
 	Stopped:       {Installing, InstallFailed, Starting, Running, Stopping, Crashed, Failed, Unreachable, Deleting},
 	Starting:      {Installing, InstallFailed, Stopped, Running, Stopping, Crashed, Failed, Unreachable, Deleting},
 	Running:       {Installing, InstallFailed, Stopped, Starting, Stopping, Crashed, Failed, Unreachable, Deleting},
@@ -182,12 +182,12 @@ func observed(want Want, o *wire.Observed) Phase {
 			return Stopping
 		}
 		return Running
-	case wire.StateStopping:
+	case wire.StateStopping, wire.StateDeleting: // of an older delete: it ends in absent
 		return Stopping
 	case wire.StateCrashed:
 		return Crashed
 	}
-	return Deleting // wire.StateDeleting of an older delete: it ends in absent
+	return notStarted(want, o) // a node that does not know yet
 }
 
 func notStarted(want Want, o *wire.Observed) Phase {

@@ -76,6 +76,8 @@ func TestDerive(t *testing.T) {
 		"a node that came back says what it is":                                 {Unreachable, run, obs(wire.StateRunning), false, Running},
 		"a server that its node refused is still not installed after a silence": {Unreachable, refused, nil, false, InstallFailed},
 		"a reinstall that its node refused is no game that stopped":             {Unreachable, refused, obs(wire.StateStopped, old, settled), false, InstallFailed},
+		"a node that cannot say anything of a new server installs it":           {Installing, run, obs("", raw), false, Installing},
+		"a delete that nobody wants any more is no delete":                      {Running, run, obs(wire.StateDeleting), false, Stopping},
 		"a delete stays a delete while the node is silent":                      {Deleting, gone, obs(wire.StateRunning), true, Deleting},
 		"absent without our delete id deletes nothing":                          {Deleting, gone, obs(wire.StateAbsent), false, Deleting},
 		"absent with our delete id is the end":                                  {Deleting, gone, obs(wire.StateAbsent, func(o *wire.Observed) { o.DeleteID = "d" }), false, Deleted},
@@ -103,11 +105,14 @@ func TestDeriveStaysInTheTable(t *testing.T) {
 		if prev == Deleting {
 			w.Desired = wire.DesiredAbsent // a delete is never taken back
 		}
+		if w.Desired == wire.DesiredAbsent && prev != Deleted {
+			prev = Deleting // the command itself says so
+		}
 		var o *wire.Observed
 		if rapid.Bool().Draw(r, "seen") {
 			o = &wire.Observed{
 				PlacementEpoch: rapid.Int64Range(1, 3).Draw(r, "oe"), Generation: rapid.Int64Range(1, 5).Draw(r, "og"),
-				State: rapid.SampledFrom(allStates).Draw(r, "state"), Installed: rapid.Bool().Draw(r, "installed"),
+				State: rapid.SampledFrom(append([]wire.State{""}, allStates...)).Draw(r, "state"), Installed: rapid.Bool().Draw(r, "installed"),
 				Settled: rapid.Bool().Draw(r, "settled"), DeleteID: rapid.SampledFrom([]string{"", "d", "x"}).Draw(r, "did"),
 			}
 		}
@@ -118,7 +123,10 @@ func TestDeriveStaysInTheTable(t *testing.T) {
 		if got == Deleted && prev != Deleted && (o == nil || o.State != wire.StateAbsent || o.DeleteID != w.DeleteID) {
 			r.Fatalf("deleted without the node's word: %+v", o)
 		}
-		if w.Desired != wire.DesiredAbsent && prev != Deleted && (got == Deleted || got == Deleting && (o == nil || o.State != wire.StateDeleting)) {
+		if !May(prev, got) {
+			r.Fatalf("%s → %s is not in the table: its report would never be taken", prev, got)
+		}
+		if w.Desired != wire.DesiredAbsent && prev != Deleted && (got == Deleted || got == Deleting) {
 			r.Fatalf("a server that nobody deleted is %s", got)
 		}
 	})

@@ -286,3 +286,19 @@ func TestAContainerThatWillNotStartIsMadeAgain(t *testing.T) {
 		})
 	}
 }
+
+// The panel shows what it is told: a server of which nothing could be looked at yet is absent, not
+// nothing.
+func TestAServerMadeWhileTheEngineIsAwayIsReportedAbsent(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		back := r.m.Inject(fake.Fault{Op: OpInspect, Before: errors.New("connection refused")})
+		spec := running(1)
+		r.apply(spec)
+		o := r.until(spec.ServerID, 5*time.Minute, "in trouble", func(o wire.Observed) bool { return o.Problem != nil })
+		if o.State != wire.StateAbsent || o.Settled {
+			t.Errorf("it is reported %q, settled %t", o.State, o.Settled)
+		}
+		back()
+		r.untilState(spec.ServerID, 5*time.Minute, wire.StateRunning)
+	})
+}

@@ -52,6 +52,9 @@ func (s *server) publish(o wire.Observed) {
 	if same(o, s.rec.Published) && s.rec.Published.Revision > 0 {
 		return
 	}
+	if o.State == "" { // the engine was away before anything of it could be looked at
+		o.State = wire.StateAbsent
+	}
 	o.Revision = s.rec.Published.Revision + 1
 	o.At = time.Now().UTC().Round(0)
 	s.rec.Observed, s.rec.Published = o, o
