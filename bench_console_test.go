@@ -232,7 +232,7 @@ func benchConsole(t *testing.T, r *report, size sizes) {
 // server.
 func runningDemo(t *testing.T, name string) (*client, server) {
 	t.Helper()
-	house := newPanel(t, "--local-node", "--node-ports", nextPorts(5))
+	house := newPanel(t, "--local-node", "--node-ports", portRange(t, 5))
 	house.start()
 	c := house.customer(name)
 	s := c.create(demoServer("talkative"))

@@ -20,18 +20,18 @@ const serverLabel = "host.mamba.server"
 // benchCreate: the click that creates a server → its container has started, beside the engine's own
 // create and start of the same container. The image is there and nothing is installed.
 func benchCreate(t *testing.T, r *report, _ sizes) {
-	house := newPanel(t, "--local-node", "--node-ports", nextPorts(40))
+	house := newPanel(t, "--local-node", "--node-ports", portRange(t, 40))
 	house.start()
 	c := house.customer("carla")
 	engine := newEngine(t)
-	first := p.createFor(c, noInstallServer("keeper")) // keeps the tenant's network, and shows what a container is made of
+	first := house.createFor(c, noInstallServer("keeper")) // keeps the tenant's network, and shows what a container is made of
 	engine.started(first.ID)
 	c.until(first.ID, 2*time.Minute, "RUNNING")
 	n := 0
 	p := alternate(*benchPairs, engine.createAndStart, func() float64 {
 		n++
 		clicked := time.Now()
-		s := p.createFor(c, noInstallServer(fmt.Sprintf("bench %d", n)))
+		s := house.createFor(c, noInstallServer(fmt.Sprintf("bench %d", n)))
 		took := engine.started(s.ID).Sub(clicked)
 		c.until(s.ID, 2*time.Minute, "RUNNING")
 		c.remove(s.ID)
@@ -139,7 +139,7 @@ func (e *bareEngine) otherPorts() network.PortMap {
 	out := network.PortMap{}
 	for inside, bindings := range e.like.HostConfig.PortBindings {
 		for _, b := range bindings {
-			first, _, _ := strings.Cut(nextPorts(1), "-")
+			first, _, _ := strings.Cut(portRange(t, 1), "-")
 			b.HostPort = first
 			out[inside] = append(out[inside], b)
 		}

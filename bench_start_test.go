@@ -79,7 +79,7 @@ func benchIdleMemory(t *testing.T, r *report, _ sizes) {
 	p := alternate(*benchPairs, func() float64 { return idle(launchBare(t, bare, floor)) }, func() float64 { return idle(launchPanel(t, ours)) })
 	used := medianOf(p.ours)
 	r.row("Idle memory of the panel without a node (VmRSS)", mib(medianOf(p.floor)), mib(used), times(p.ratio()), "≤ 40 MB", used <= 40)
-	house := newPanel(t, "--local-node", "--node-ports", nextPorts(5))
+	house := newPanel(t, "--local-node", "--node-ports", portRange(t, 5))
 	house.start()
 	eventually(t, time.Minute, "the node is linked", func() error { return linked(house.super()) })
 	daemon := childOf(t, house.cmd.Process.Pid)

@@ -132,7 +132,7 @@ func (v *reel) missing(from int64) (n int) {
 func TestT02_ConsoleGoesOnAfterAKill(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "", 10)
-	rng := seeded(t)
+	rng := chance(t)
 	s := r.user.create(demoServer("talker"))
 	r.user.until(s.ID, patience, "RUNNING")
 	was := r.game(s.ID)

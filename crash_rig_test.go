@@ -32,8 +32,8 @@ const (
 // nightly reports whether the whole counts of TESTS are run, or the part that fits into make test.
 func nightly() bool { return os.Getenv("MAMBA_NIGHTLY") != "" }
 
-// seeded returns a source of chance whose seed is printed; MAMBA_TEST_SEED repeats one.
-func seeded(t *testing.T) *rand.Rand {
+// chance returns a source of chance whose seed is printed; MAMBA_TEST_SEED repeats one.
+func chance(t *testing.T) *rand.Rand {
 	t.Helper()
 	seed := rand.Uint64()
 	if text := os.Getenv("MAMBA_TEST_SEED"); text != "" {

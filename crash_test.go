@@ -272,7 +272,7 @@ func (s *storm) freeLost() error {
 
 // A panel that is killed at any moment of a command finishes the command when it is back.
 func TestT01_KillPanelAtAnyMoment(t *testing.T) {
-	s := &storm{rig: newRig(t, "", 60), rng: seeded(t), rounds: 10, each: 2}
+	s := &storm{rig: newRig(t, "", 60), rng: chance(t), rounds: 10, each: 2}
 	if nightly() {
 		s.rounds = 100
 	}
@@ -285,7 +285,7 @@ func TestT01_KillPanelAtAnyMoment(t *testing.T) {
 
 // The node's daemon looks again after a kill: it repeats nothing that was done and ends no game.
 func TestT02_KillWingsAtAnyMoment(t *testing.T) {
-	s := &storm{rig: newRig(t, "", 60), rng: seeded(t), rounds: 7, each: 3}
+	s := &storm{rig: newRig(t, "", 60), rng: chance(t), rounds: 7, each: 3}
 	if nightly() {
 		s.rounds = 50
 	}
@@ -314,7 +314,7 @@ func (r *rig) quiet(id string) {
 // With live-restore a Docker Engine that is killed or stopped takes no game along.
 func TestT03_KillDockerdAtAnyMoment(t *testing.T) {
 	d := dockertest.Private(t, dockertest.Options{HostNetwork: true})
-	s := &storm{rig: newRig(t, d.Host(), 60), rng: seeded(t), rounds: 4, each: 5}
+	s := &storm{rig: newRig(t, d.Host(), 60), rng: chance(t), rounds: 4, each: 5}
 	if nightly() {
 		s.rounds = 40
 	}
