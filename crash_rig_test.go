@@ -342,7 +342,7 @@ func at(wg *sync.WaitGroup, d time.Duration, fn func()) {
 }
 
 // median of durations, and the largest.
-func spread(d []time.Duration) (median, most time.Duration) {
+func sprinkle(d []time.Duration) (median, most time.Duration) {
 	slices.Sort(d)
 	return d[len(d)/2].Round(10 * time.Millisecond), d[len(d)-1].Round(10 * time.Millisecond)
 }
