@@ -69,7 +69,7 @@ type bareEngine struct {
 
 func newEngine(t *testing.T) *bareEngine {
 	opts := []docker.Opt{docker.FromEnv}
-	if host := dockerHost(); host != "" {
+	if host := engineHost(); host != "" {
 		opts = append(opts, docker.WithHost(host))
 	}
 	cli, err := docker.New(opts...)
