@@ -139,7 +139,7 @@ func (e *bareEngine) otherPorts() network.PortMap {
 	out := network.PortMap{}
 	for inside, bindings := range e.like.HostConfig.PortBindings {
 		for _, b := range bindings {
-			first, _, _ := strings.Cut(portRange(t, 1), "-")
+			first, _, _ := strings.Cut(portRange(e.t, 1), "-")
 			b.HostPort = first
 			out[inside] = append(out[inside], b)
 		}

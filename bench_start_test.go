@@ -153,7 +153,7 @@ func childOf(t testing.TB, parent int) int {
 	t.Helper()
 	out, err := exec.Command("ps", "-o", "pid=", "--ppid", strconv.Itoa(parent)).Output()
 	must(t, err)
-	pids := fieldsOf(out)
+	pids := strings.Fields(string(out))
 	if len(pids) != 1 {
 		t.Fatalf("the panel has %d children, not one", len(pids))
 	}
