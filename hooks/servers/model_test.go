@@ -387,24 +387,30 @@ func TestT10_ServersFollowTheModel(t *testing.T) {
 		runs++
 		m := &model{w: w, node: w.addNode(fmt.Sprintf("m%d", runs), "20000-20031"), online: true, ops: ops, failed: r.Fatalf,
 			actor: access.Actor{Type: access.TypeUser, ID: owner.Id, Name: "owner", Verified: true}}
+		defer m.leave() // also when rapid gives the run up half way
 		for range perRun {
 			m.step(r)
 		}
-		for _, t := range m.twins { // what is left must not take the next run's quota
-			w.set(collections.Servers, t.id, "status", string(Deleted))
-			must(w.t, w.tx(func(tx core.App) error { return w.Alloc.Release(tx, t.id) }))
-		}
-		must(w.t, w.tx(func(tx core.App) error { // placement looks at every node that there is
-			if err := w.Alloc.ForgetNode(tx, m.node); err != nil {
-				return err
-			}
-			_, err := tx.NonconcurrentDB().Delete(collections.Nodes, dbx.HashExp{"id": m.node}).Execute()
-			return err
-		}))
 	})
 	if n := w.count(collections.Allocations, dbx.HashExp{"status": alloc.StatusActive}); n != 0 {
 		t.Errorf("%d allocations are left", n)
 	}
 	t.Logf("T10 (servers): %d operations in %d runs: %d commands (%d refused), %d reports (%d stale, %d from the future), %d changes of the node, %d deleted; 0 differences",
 		ops.ops, runs, ops.commands, ops.refused, ops.reports, ops.stale, ops.ahead, ops.away, ops.deleted)
+}
+
+// leave takes away what a run made.
+func (m *model) leave() {
+	w := m.w
+	for _, t := range m.twins { // what is left must not take the next run's quota
+		w.set(collections.Servers, t.id, "status", string(Deleted))
+		must(w.t, w.tx(func(tx core.App) error { return w.Alloc.Release(tx, t.id) }))
+	}
+	must(w.t, w.tx(func(tx core.App) error { // placement looks at every node that there is
+		if err := w.Alloc.ForgetNode(tx, m.node); err != nil {
+			return err
+		}
+		_, err := tx.NonconcurrentDB().Delete(collections.Nodes, dbx.HashExp{"id": m.node}).Execute()
+		return err
+	}))
 }

@@ -41,7 +41,7 @@ const (
 // transitions is the whole table. A phase may always be derived again as itself.
 var transitions = map[Phase][]Phase{
 	Installing:    {InstallFailed, Stopped, Starting, Running, Stopping, Crashed, Failed, Unreachable, Deleting},
-	InstallFailed: {Installing, Stopped, Starting, Running, Stopping, Crashed, Failed, Unreachable, Deleting}, // of the node's newest word in a batch
+	InstallFailed: {Installing, Unreachable, Deleting}, // its ports are given back: only a reinstall leads out
 	Stopped:       {Installing, InstallFailed, Starting, Running, Stopping, Crashed, Failed, Unreachable, Deleting},
 	Starting:      {Installing, InstallFailed, Stopped, Running, Stopping, Crashed, Failed, Unreachable, Deleting},
 	Running:       {Installing, InstallFailed, Stopped, Starting, Stopping, Crashed, Failed, Unreachable, Deleting},
@@ -143,11 +143,8 @@ func waiting(prev Phase, want Want) Phase {
 // once, what the node says of older generations does not. A server that was out of reach meanwhile
 // shows what the command leads to from there.
 func asked(prev Phase, want Want, seen *wire.Observed) Phase {
-	switch {
-	case prev != Unreachable:
+	if prev != Unreachable {
 		return prev
-	case want.Install == installFailed:
-		return InstallFailed
 	}
 	before := observed(want, seen)
 	switch {

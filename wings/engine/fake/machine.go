@@ -22,7 +22,7 @@ import (
 
 // Defaults and limits of a machine.
 const (
-	DefaultSubnets = 4096      // /28s in a /16
+	DefaultSubnets = 1024      // /24s in a /14
 	maxLogLines    = 50_000    // per container; then the older half goes, as a real log's ring turns
 	maxCalls       = 1_000_000 // recorded for Calls
 )
