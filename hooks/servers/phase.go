@@ -41,7 +41,7 @@ const (
 // transitions is the whole table. A phase may always be derived again as itself.
 var transitions = map[Phase][]Phase{
 	Installing:    {InstallFailed, Stopped, Starting, Running, Stopping, Crashed, Failed, Unreachable, Deleting},
-	InstallFailed: {Installing, Unreachable, Deleting}, // its ports are given back: only a reinstall leads out
+	InstallFailed: {Installing, Stopped, Starting, Running, Stopping, Crashed, Failed, Unreachable, Deleting}, // the node's newest word counts
 	Stopped:       {Installing, InstallFailed, Starting, Running, Stopping, Crashed, Failed, Unreachable, Deleting},
 	Starting:      {Installing, InstallFailed, Stopped, Running, Stopping, Crashed, Failed, Unreachable, Deleting},
 	Running:       {Installing, InstallFailed, Stopped, Starting, Stopping, Crashed, Failed, Unreachable, Deleting},

@@ -122,7 +122,7 @@ func TestDeriveStaysInTheTable(t *testing.T) {
 		if got == Deleted && prev != Deleted && (o == nil || o.State != wire.StateAbsent || o.DeleteID != w.DeleteID) {
 			r.Fatalf("deleted without the node's word: %+v", o)
 		}
-		if !May(prev, got) && prev != InstallFailed { // which Observe refuses with an incident
+		if !May(prev, got) {
 			r.Fatalf("%s → %s is not in the table: its report would never be taken", prev, got)
 		}
 		if w.Desired != wire.DesiredAbsent && prev != Deleted && (got == Deleted || got == Deleting) {
