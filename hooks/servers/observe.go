@@ -133,7 +133,7 @@ func (s *Servers) record(row *collections.Server, o wire.Observed) {
 		row.SetInstallStatus(installFailed)
 	case o.Installed:
 		row.SetInstallStatus(installDone)
-	case o.State == wire.StateInstalling:
+	case o.State == wire.StateInstalling, o.State == wire.StatePulling:
 		row.SetInstallStatus(installRunning)
 	}
 }
