@@ -49,6 +49,7 @@ import (
 var template string
 
 func TestMain(m *testing.M) {
+	pinSeed()
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "servers-template-")
 		if err != nil {
