@@ -55,7 +55,7 @@ func (s *Servers) Observe(tx core.App, node string, o wire.Observed) error {
 	ahead := o.PlacementEpoch > row.PlacementEpoch() || o.Generation > row.Generation()
 	if ahead {
 		// This panel was restored from a backup: the node has seen newer commands than we know of.
-		// What we want now has to be newer still (docs/adr/0001-layout.md).
+		// What we want now has to be newer still.
 		row.SetPlacementEpoch(o.PlacementEpoch)
 		row.SetGeneration(max(o.Generation, row.Generation()) + 1)
 	}
