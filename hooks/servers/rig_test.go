@@ -683,9 +683,33 @@ func (f *nodes) Console(ctx context.Context, id, server string, after int64) (*w
 	return c, err
 }
 
-// Do implements Nodes.
-func (f *nodes) Do(context.Context, string, string, string, any, any) error {
-	return errors.New("nothing of this room sends other requests")
+// Do implements Nodes, over the handler of a node that has one.
+func (f *nodes) Do(ctx context.Context, id, method, path string, in, out any) error {
+	n, err := f.find(id)
+	if err != nil {
+		return err
+	}
+	raw, err := json.Marshal(in)
+	if err != nil || out != nil {
+		return fmt.Errorf("this room asks for no answers: %w", err)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, n.http.URL+path, bytes.NewReader(raw))
+	if err != nil {
+		return err
+	}
+	res, err := n.http.Client().Do(req)
+	if err != nil {
+		return fleet.ErrNodeOffline
+	}
+	defer res.Body.Close()
+	if res.StatusCode < 300 {
+		return nil
+	}
+	refused := &wire.Error{}
+	if err := json.NewDecoder(res.Body).Decode(refused); err != nil {
+		return err
+	}
+	return refused
 }
 
 // game says that it is ready and takes commands until it is told to stop.
