@@ -395,9 +395,9 @@ func TestAResidentIsRefusedForPortsAlone(t *testing.T) {
 	h.add(t, elsewhere, "10.0.1.1", "2000-2100")
 	for i, s := range []string{"OFFLINE", "DRAINING", "MAINTENANCE", "ONLINE"} {
 		node := h.node(t, strings.ToLower(s), map[string]any{"status": s, "memory_mib": 1})
-		h.add(t, node, "10.0.0.1", "2000-2003")
+		h.add(t, node, "10.0.0.1", "2000")
 		n := game(fmt.Sprintf("server00000000%d", i))
-		n.Node = node
+		n.Node, n.MemoryMiB = node, 1024
 		if _, _, err := h.reserve(n); codeOf(t, err) != "node_full" {
 			t.Errorf("a newcomer on a node that is %s and full: %v", s, err)
 		}

@@ -477,7 +477,7 @@ func TestT10_ServersFollowTheModel(t *testing.T) {
 	}
 	owner := must2(w.app.FindAuthRecordByEmail("users", "owner@example.org"))(t)
 	ops := &counter{}
-	const perRun = 70 // 7,000 operations; the nightly lane runs 21,000 with -rapid.checks=300
+	const perRun = 70 // 7,000 operations; nightlyChecks says what the nightly lane runs
 	runs := 0
 	rapid.Check(t, func(r *rapid.T) {
 		runs++

@@ -50,7 +50,7 @@ import (
 var template string
 
 func TestMain(m *testing.M) {
-	pinSeed()
+	wholeCounts()
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "servers-template-")
 		if err != nil {
