@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -49,7 +50,7 @@ import (
 var template string
 
 func TestMain(m *testing.M) {
-	pinSeed()
+	wholeCounts()
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "servers-template-")
 		if err != nil {
@@ -419,6 +420,32 @@ func (w *world) latestJob(server string) *collections.Job {
 	return all[0]
 }
 
+// jobOf returns the newest job of a kind that a server has.
+func (w *world) jobOf(server, kind string) *collections.Job {
+	w.t.Helper()
+	all := must2(collections.Every[collections.Job](w.app, collections.Jobs, "rowid DESC", 1, dbx.HashExp{"subject": server, "kind": kind}))(w.t)
+	if len(all) == 0 {
+		w.t.Fatalf("server %s has no job %s", server, kind)
+	}
+	return all[0]
+}
+
+// bare waits until a server whose install failed holds nothing, on the panel and on its node.
+func (w *world) bare(id string, n *node) {
+	w.t.Helper()
+	eventually(w.t, time.Minute, "the placement is withdrawn", func() bool { return gone(w.row(id)) })
+	if held := w.portsHeld(id); held != 0 {
+		w.t.Errorf("a failed install holds %d ports", held)
+	}
+	if o, err := n.agent.Get(id); err != nil || o.State != wire.StateAbsent {
+		w.t.Errorf("its node says %s (%v)", o.State, err)
+	}
+	if specs := must2(w.Specs(w.app, n.id))(w.t); slices.ContainsFunc(specs, func(s wire.Spec) bool { return s.ServerID == id }) {
+		w.t.Error("its node is still told of it")
+	}
+	eventually(w.t, time.Minute, "the withdrawal is done", func() bool { return w.jobOf(id, "WithdrawServer").State() == jobs.Done })
+}
+
 func (w *world) count(table string, where dbx.Expression) int {
 	w.t.Helper()
 	return int(must2(w.app.CountRecords(table, where))(w.t))
@@ -473,7 +500,7 @@ type node struct {
 
 	mu      sync.Mutex
 	away    bool          // guarded by mu
-	refuse  error         // what Push answers instead; guarded by mu
+	refuse  error         // what Push answers instead to a Spec that wants a server; guarded by mu
 	hold    chan struct{} // Push waits for it when it is not nil; guarded by mu
 	queue   []wire.Event  // reported, not delivered; guarded by mu
 	ring    chan struct{} // capacity 1: something may be delivered
@@ -657,7 +684,7 @@ func (f *nodes) Push(ctx context.Context, id string, s wire.Spec) (wire.Observed
 			return wire.Observed{}, ctx.Err()
 		}
 	}
-	if refuse != nil {
+	if refuse != nil && s.Desired != wire.DesiredAbsent {
 		return wire.Observed{}, refuse
 	}
 	o, err := n.agent.Apply(ctx, s)

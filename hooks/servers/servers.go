@@ -134,7 +134,7 @@ func effective(row *collections.Server) wire.Desired {
 }
 
 func want(row *collections.Server) Want {
-	return Want{Desired: effective(row), Epoch: row.PlacementEpoch(), Generation: row.Generation(), DeleteID: row.DeleteID(), Install: row.InstallStatus()}
+	return Want{Desired: effective(row), Withdrawn: withdrawn(row), Epoch: row.PlacementEpoch(), Generation: row.Generation(), DeleteID: row.DeleteID(), Install: row.InstallStatus()}
 }
 
 // seen returns the last observation that counted; nil when there is none.

@@ -407,7 +407,7 @@ func (s *server) lostEngine(ctx context.Context, err error) time.Duration {
 	}
 	s.log.Warn("engine is away", "tries", s.away, "error", err)
 	s.saveSoon(ctx)
-	return retryAfter(s.away - 1)
+	return min(retryAfter(s.away-1), engineMax)
 }
 
 // complain records a step that went wrong and says when to try again.

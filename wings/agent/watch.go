@@ -19,6 +19,7 @@ import (
 const (
 	retryMin    = 500 * time.Millisecond // first wait after an engine error; doubles
 	retryMax    = 30 * time.Second
+	engineMax   = 2 * time.Second        // between two looks at an engine that is away: games wait for its return
 	probeEvery  = 500 * time.Millisecond // between two tries of a readiness port
 	probeWait   = 2 * time.Second        // for one connection
 	probeHold   = 250 * time.Millisecond // a connection that is closed within is a proxy without a game

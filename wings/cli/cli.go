@@ -127,6 +127,11 @@ func (p Program) node(ctx context.Context, f runFlags) error {
 	if err != nil {
 		return err
 	}
+	free, err := hold(ctx, dir, log)
+	if err != nil {
+		return err
+	}
+	defer free()
 	eng, err := p.engine(f, id, log)
 	if err != nil {
 		return err
