@@ -273,9 +273,11 @@ func isClosed(c chan struct{}) bool {
 }
 
 // retryAfter is how long to wait after the try-th failure (from 0): doubling, bounded, ±20 %.
-func retryAfter(try int) time.Duration {
+func retryAfter(try int) time.Duration { return retryWithin(try, retryMax) }
+
+func retryWithin(try int, limit time.Duration) time.Duration {
 	d := retryMin << min(try, 10)
-	d = min(d, retryMax)
+	d = min(d, limit)
 	return d*4/5 + time.Duration(rand.Int64N(int64(d)*2/5))
 }
 
