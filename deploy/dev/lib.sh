@@ -99,23 +99,26 @@ rules() {
   done
 }
 
-# forget_rules BRIDGES removes these bridges and what names them. Where no other engine is in this network
-# namespace, it also removes the chains that engines make, unless they were there before ours was.
+# forget_rules BRIDGES removes these bridges and the rules that name them. Where no other engine is in this
+# network namespace, it also removes the chains that engines make, unless they were there before ours was.
 forget_rules() {
-  local mine bridge tool table line others
-  mine=$(printf '%s\n' $1 | paste -sd'|')
+  local bridges chains others tool table line kind p bridge
+  bridges=$(printf '%s\n' $1 | paste -sd'|')
   others=$(for p in $(pgrep -x dockerd); do [ "$(as_root readlink "/proc/$p/ns/net")" = "$(readlink /proc/self/ns/net)" ] && echo "$p"; done)
-  [ -n "$others" ] || mine="${mine:+$mine|}DOCKER"
-  [ -n "$mine" ] || return 0
-  undo() { printf '%s\n' "$line" | as_root xargs "$tool" -w -t "$table" 2>/dev/null; } # xargs knows its quotes
-  new_rules() { rules | grep -E -- "$mine" | { grep -vxF -- "${RULES_BEFORE:-none}" || true; }; }
-  new_rules | grep -E '^[a-z0-9]+ [a-z]+ -A ' | while read -r tool table line; do line="-D${line#-A}" undo; done
-  new_rules | grep -E '^[a-z0-9]+ [a-z]+ -N ' | while read -r tool table line; do line="-X${line#-N}" undo; done
-  if [ -z "$others" ]; then # engines set it to DROP
-    for tool in iptables ip6tables; do
-      grep -qxF "$tool filter -P FORWARD ACCEPT" <<<"${RULES_BEFORE:-}" && as_root "$tool" -w -P FORWARD ACCEPT 2>/dev/null
+  chains=$([ -n "$others" ] || echo DOCKER)
+  ours() {
+    rules | grep -E -- "${bridges:-^$}" || true
+    rules | grep -E -- "${chains:-^$}" | grep -vxF -- "${RULES_BEFORE:-none}" || true
+  }
+  for kind in A N; do # rules first: a chain has to be empty
+    ours | grep -E "^[a-z0-9]+ [a-z]+ -$kind " | sort -u | while read -r tool table line; do
+      [ $kind = A ] && line=-D${line#-A} || line=-X${line#-N}
+      printf '%s\n' "$line" | as_root xargs "$tool" -w -t "$table" 2>/dev/null # xargs knows its quotes
     done
-  fi
+  done
+  [ -n "$others" ] || for tool in iptables ip6tables; do # engines set it to DROP
+    grep -qxF "$tool filter -P FORWARD ACCEPT" <<<"${RULES_BEFORE:-}" && as_root "$tool" -w -P FORWARD ACCEPT 2>/dev/null
+  done
   for bridge in $1; do as_root ip link del "$bridge" 2>/dev/null; done
   return 0
 }

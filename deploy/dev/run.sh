@@ -53,7 +53,7 @@ build() {
   need_go
   need_packages make=make curl=curl
   deploy/dev/web.sh
-  say "building mambahost and wings (the first time takes a few minutes)"
+  say "building mambahost and wings$([ -x bin/mambahost ] || echo " (the first time takes a few minutes)")"
   make --silent --no-print-directory go
   go build -o .cache/tools/mailcatch ./deploy/dev/mailcatch/cmd
 }
