@@ -117,7 +117,7 @@ func TestCtrlCTakesBackWhatMakeRunStarted(t *testing.T) {
 	before := m.must(m.command("iptables-save")) + m.must(m.command("ip", "-br", "link"))
 	game := ""
 	running := func() bool {
-		game = m.engine("ps", "-q", "--no-trunc", "--filter", "label=host.mamba.server")
+		game = m.engine("ps", "-q", "--no-trunc", "--filter", "label=host.mamba.role=game")
 		return game != ""
 	}
 	first := m.run(running, syscall.SIGINT)
@@ -189,7 +189,11 @@ func TestTheCommandLineSaysWhatToDo(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			out, err := exec.Command(bin, append(c.args, "--dir", filepath.Join(t.TempDir(), "pb_data"))...).CombinedOutput()
+			c := c
+			if c.args[0] == "serve" {
+				c.args = append(c.args, "--dir", filepath.Join(t.TempDir(), "pb_data"))
+			}
+			out, err := exec.Command(bin, c.args...).CombinedOutput()
 			code := 0
 			if exit, ok := err.(*exec.ExitError); ok {
 				code = exit.ExitCode()

@@ -70,16 +70,19 @@ func (a *Agent) Command(ctx context.Context, id, line string) error {
 	if at.zero() {
 		return ErrNotRunning
 	}
+	s.console.say(wire.StreamInput, line) // first: the game may answer before typeLine returns
 	err = s.typeLine(ctx, at.ID, line)
+	if err != nil {
+		s.console.say(wire.StreamSystem, "That command did not reach the game.")
+	}
+	if err := s.console.flush(); err != nil {
+		s.log.Warn("write console journal", "error", err)
+	}
 	if errors.Is(err, engine.ErrNotRunning) || errors.Is(err, engine.ErrNotFound) {
 		return ErrNotRunning
 	}
 	if err != nil {
 		return fmt.Errorf("send command to server %s: %w", id, err)
-	}
-	s.console.say(wire.StreamInput, line)
-	if err := s.console.flush(); err != nil {
-		s.log.Warn("write console journal", "error", err)
 	}
 	return nil
 }

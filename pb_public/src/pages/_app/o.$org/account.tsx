@@ -1,5 +1,5 @@
 import { Button, SegmentedControl, Skeleton, TextInput, useMantineColorScheme } from '@mantine/core';
-import { IconLogout } from '@tabler/icons-react';
+import { IconAlertCircle, IconCircleCheck, IconLogout } from '@tabler/icons-react';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { createFileRoute } from '@tanstack/react-router';
 import { useState } from 'react';
@@ -84,9 +84,16 @@ function You({ account }: { account: AccountView }) {
         />
         <div>
           <span className={classes.label}>{t('account.email')}</span>
-          <p>
-            {account.email}{' '}
-            <span className="muted">· {account.verified ? t('account.verified') : t('account.unverified')}</span>
+          <p className={classes.email}>
+            {account.email}
+            <span className={classes.confirmed} data-ok={account.verified}>
+              {account.verified ? (
+                <IconCircleCheck size={16} aria-hidden="true" />
+              ) : (
+                <IconAlertCircle size={16} aria-hidden="true" />
+              )}
+              {account.verified ? t('account.verified') : t('account.unverified')}
+            </span>
           </p>
         </div>
         <Button type="submit" loading={busy} disabled={name.trim() === account.name}>
