@@ -3,7 +3,16 @@ import { type Game, readBlueprint, readGame, type Variable } from '@/api/bluepri
 import { ApiError } from '@/api/error';
 import { changedVariables, draftOf, faultsOf, placeFaults, toNewServer } from './draft';
 import { rank } from './rank';
-import { checkEmail, checkName, checkPassword, checkSlug, checkVariable, placeError, slugOf } from './rules';
+import {
+  checkEmail,
+  checkName,
+  checkPassword,
+  checkPersonName,
+  checkSlug,
+  checkVariable,
+  placeError,
+  slugOf,
+} from './rules';
 import { safeNext } from './session';
 import { clamp, hintFor, left, recommended, sliders, stops } from './sizing';
 
@@ -159,6 +168,9 @@ describe('the other rules', () => {
     expect(checkName('  ')).not.toBe('');
     expect(checkName('x'.repeat(61))).not.toBe('');
     expect(checkName('Friday night')).toBe('');
+    expect(checkPersonName(' ')).toBe('Tell us your name.');
+    expect(checkPersonName('x'.repeat(61))).toBe(checkName('x'.repeat(61)));
+    expect(checkPersonName('Ana')).toBe('');
     expect(checkEmail('ana@example.org')).toBe('');
     expect(checkEmail('ana')).not.toBe('');
     expect(checkPassword('1234567')).not.toBe('');

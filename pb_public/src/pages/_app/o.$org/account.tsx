@@ -6,7 +6,7 @@ import { useState } from 'react';
 import { saveName } from '@/actions/saveName';
 import type { Account as AccountView } from '@/api/views';
 import { accountQuery } from '@/stores/queries';
-import { checkName } from '@/stores/rules';
+import { checkPersonName } from '@/stores/rules';
 import { t } from '@/texts';
 import { Card } from '@/ui/Card';
 import { Failure } from '@/ui/Failure';
@@ -60,7 +60,7 @@ function You({ account }: { account: AccountView }) {
   const [name, setName] = useState(account.name);
   const [fault, setFault] = useState('');
   const { run, busy } = useAct(async () => {
-    const found = checkName(name);
+    const found = checkPersonName(name);
     setFault(found);
     if (found) return;
     await saveName(client, account.id, name);
