@@ -392,6 +392,7 @@ export const en = {
     previousMatch: 'Previous match',
     matches: '{{index}} of {{count}}',
     noMatches: 'No match',
+    noLine: 'No line holds “{{query}}”.',
     timestamps: 'Show times',
     wrap: 'Wrap long lines',
     speak: 'Read new lines aloud',
