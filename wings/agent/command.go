@@ -86,10 +86,12 @@ func (s *server) typeAndSay(ctx context.Context, line string) (seq int64, err er
 	if at.zero() {
 		return 0, engine.ErrNotRunning
 	}
+	seq = s.console.say(wire.StreamInput, line) // first: the game may answer before typeLine returns
 	if err := s.typeLine(ctx, at.ID, line); err != nil {
-		return 0, err
+		s.console.say(wire.StreamSystem, "That command did not reach the game.")
+		return seq, errors.Join(err, s.console.flush())
 	}
-	return s.console.say(wire.StreamInput, line), nil
+	return seq, nil
 }
 
 func (s *server) running() bool {
