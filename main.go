@@ -11,11 +11,13 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/mambahost/mamba/blueprints/blueprintcmd"
+	"github.com/mambahost/mamba/collections/dbcopy"
 	"github.com/mambahost/mamba/hooks"
 	_ "github.com/mambahost/mamba/migrations"
 	pbpublic "github.com/mambahost/mamba/pb_public"
@@ -33,18 +35,23 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == "wings" {
 		os.Exit(wings(os.Args[2:]))
 	}
-	app := pocketbase.NewWithConfig(pocketbase.Config{HideStartBanner: true})
+	if len(os.Args) > 1 && os.Args[1] == "db" { // it opens databases of its own, not the panel's
+		os.Exit(database(os.Args[2:]))
+	}
+	started := hooks.StartLean()
+	var config *hooks.Config // flags are parsed before anything connects
+	app := pocketbase.NewWithConfig(pocketbase.Config{HideStartBanner: true, DBConnect: func(path string) (*dbx.DB, error) { return config.Connect(path) }})
 	app.RootCmd.Use, app.RootCmd.Short, app.RootCmd.Version = "mambahost", "Game-server hosting from one binary", version
-	config := hooks.Flags(app.RootCmd.PersistentFlags(), version)
+	config = hooks.Flags(app.RootCmd.PersistentFlags(), version)
 	// --help is cobra's, once all commands are there.
 	if err := app.RootCmd.ParseFlags(os.Args[1:]); err != nil && !errors.Is(err, pflag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "mambahost:", err)
 		os.Exit(2)
 	}
-	config.Web = pbpublic.Serve()
+	config.Web, config.Started = pbpublic.Serve(), started
 	hooks.Register(app, config)
-	app.RootCmd.AddCommand(blueprintcmd.Command())
-	app.RootCmd.AddCommand(&cobra.Command{Use: "wings", Short: "Be the node daemon, as the small wings binary is: join, run"}) // for help; it is taken above
+	app.RootCmd.AddCommand(blueprintcmd.Command(), dbcopy.Command(),
+		&cobra.Command{Use: "wings", Short: "Be the node daemon, as the small wings binary is: join, run"}) // db and wings for help; they are taken above
 	if err := app.Start(); err != nil {
 		fmt.Fprintln(os.Stderr, "mambahost:", err)
 		if errors.Is(err, syscall.EADDRINUSE) {
@@ -59,4 +66,17 @@ func wings(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	return cli.Run(ctx, cli.Program{Release: version, Args: args, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr})
+}
+
+// database runs "db" and what is below it. A signal ends a copy, which the next one goes on with.
+func database(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	c := dbcopy.Command()
+	c.SetArgs(args)
+	if err := c.ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "mambahost:", err)
+		return 1
+	}
+	return 0
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"path"
-	"sort"
 	"strings"
 	"unicode/utf8"
 )
@@ -25,31 +24,58 @@ type Bundle struct {
 //go:embed games/*/blueprint.yaml games/*/icon.svg games/*/install.*
 var shipped embed.FS
 
-// Shipped returns the games that come with Mamba Host, by id. The error is a broken build.
-func Shipped() ([]*Bundle, error) {
-	folders, err := fs.ReadDir(shipped, "games")
+// Folder is a blueprint folder as it was read, not checked.
+type Folder struct {
+	Name  string            // of the folder, which is the blueprint's id
+	Files map[string][]byte // by name; the caller does not change them
+}
+
+// ShippedFolders returns the folders of the games that come with Mamba Host, by name. The error is a
+// broken build.
+func ShippedFolders() ([]Folder, error) {
+	var all []Folder
+	err := fs.WalkDir(shipped, "games", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || name == "games" {
+			return err
+		}
+		if entry.IsDir() {
+			all = append(all, Folder{Name: entry.Name(), Files: map[string][]byte{}})
+			return nil
+		}
+		data, err := shipped.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		all[len(all)-1].Files[entry.Name()] = data
+		return nil
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read shipped games: %w", err)
 	}
-	var all []*Bundle
+	return all, nil
+}
+
+// Shipped returns the games that come with Mamba Host, by id. The error is a broken build.
+func Shipped() ([]*Bundle, error) {
+	folders, err := ShippedFolders()
+	if err != nil {
+		return nil, err
+	}
+	all := make([]*Bundle, 0, len(folders))
 	for _, folder := range folders {
-		if !folder.IsDir() {
-			continue
-		}
-		sub, err := fs.Sub(shipped, path.Join("games", folder.Name()))
+		sub, err := fs.Sub(shipped, path.Join("games", folder.Name))
 		if err != nil {
-			return nil, fmt.Errorf("open shipped game %s: %w", folder.Name(), err)
+			return nil, fmt.Errorf("open shipped game %s: %w", folder.Name, err)
 		}
 		bundle, err := Load(sub)
 		if err != nil {
-			return nil, fmt.Errorf("shipped game %s: %w", folder.Name(), err)
+			return nil, fmt.Errorf("shipped game %s: %w", folder.Name, err)
 		}
-		if bundle.ID != folder.Name() {
-			return nil, fmt.Errorf("shipped game %s: its id is %q; folder and id must be the same", folder.Name(), bundle.ID)
+		if bundle.ID != folder.Name {
+			return nil, fmt.Errorf("shipped game %s: its id is %q; folder and id must be the same", folder.Name, bundle.ID)
 		}
 		all = append(all, bundle)
 	}
-	sort.Slice(all, func(i, j int) bool { return all[i].ID < all[j].ID })
 	return all, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf8"
 )
@@ -40,13 +41,13 @@ var patterns = map[string]pattern{
 	"regex":    {`^[^\p{Cc}]*$`, `a regular expression of one line (RE2, https://github.com/google/re2/wiki/Syntax)`},
 }
 
-var compiled = func() map[string]*regexp.Regexp {
+var compiled = sync.OnceValue(func() map[string]*regexp.Regexp {
 	all := map[string]*regexp.Regexp{}
 	for name, p := range patterns {
 		all[name] = regexp.MustCompile(p.expression)
 	}
 	return all
-}()
+})
 
 // parseCheck reads a tag such as "required,pattern=slug,max=64". A tag it cannot read is a
 // programmer's error.
@@ -103,7 +104,7 @@ func (c checks) text(s string) string {
 	if c.pattern == "" {
 		return ""
 	}
-	if !compiled[c.pattern].MatchString(s) {
+	if !compiled()[c.pattern].MatchString(s) {
 		return fmt.Sprintf("%q must be %s", s, patterns[c.pattern].say)
 	}
 	switch c.pattern {

@@ -21,12 +21,24 @@ var svgElements = map[string]bool{
 
 const svgNamespace = "http://www.w3.org/2000/svg"
 
-// checkIcon returns the media type of an icon that is safe to serve.
-func checkIcon(name string, data []byte) (string, error) {
+// IconType is the media type that an icon of that name has, empty when there are none of such names.
+func IconType(name string) string {
 	switch path.Ext(name) {
 	case ".svg":
-		return "image/svg+xml", checkSVG(data)
+		return "image/svg+xml"
 	case ".png":
+		return "image/png"
+	}
+	return ""
+}
+
+// checkIcon returns the media type of an icon that is safe to serve.
+func checkIcon(name string, data []byte) (string, error) {
+	kind := IconType(name)
+	switch kind {
+	case "image/svg+xml":
+		return kind, checkSVG(data)
+	case "image/png":
 		config, err := png.DecodeConfig(bytes.NewReader(data))
 		if err != nil {
 			return "", fmt.Errorf("is not a PNG: %w", err)
@@ -34,7 +46,7 @@ func checkIcon(name string, data []byte) (string, error) {
 		if config.Width > MaxIconPixels || config.Height > MaxIconPixels {
 			return "", fmt.Errorf("is %d×%d; at most %d×%d are allowed", config.Width, config.Height, MaxIconPixels, MaxIconPixels)
 		}
-		return "image/png", nil
+		return kind, nil
 	}
 	return "", errors.New("must end in .svg or .png")
 }

@@ -30,8 +30,9 @@ type Config struct {
 	SMTP          string // host:port; empty: as set in the dashboard
 	BreakGlass    bool   // schema edits, imports, SQL and restores through the dashboard are allowed
 
-	Web http.Handler // the customer's web app
-	Log *slog.Logger // nil: text on standard error
+	Web     http.Handler // the customer's web app
+	Log     *slog.Logger // nil: text on standard error
+	Started func()       // called once all of the panel runs; nil: nothing
 }
 
 // Flags registers the panel's own flags and returns the Config they fill. The default of each comes

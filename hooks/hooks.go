@@ -286,7 +286,13 @@ func (p *Panel) Start() error {
 	if err := p.startLocal(ctx); err != nil {
 		return err
 	}
-	return p.startDemo(ctx)
+	if err := p.startDemo(ctx); err != nil {
+		return err
+	}
+	if p.config.Started != nil {
+		p.work.Go(p.config.Started)
+	}
+	return nil
 }
 
 // applySettings writes what the command line says into PocketBase's settings, where mails and links

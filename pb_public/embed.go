@@ -223,14 +223,16 @@ func accepts(header, coding string) bool {
 }
 
 // plainHost is what may be named in the policy: the Host header is the visitor's word.
-var plainHost = regexp.MustCompile(`^(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?$`)
+var plainHost = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?$`)
+})
 
 // protect sets what the browser may do with the page. Styles may be inline because Mantine and xterm
 // set them on elements; scripts may not. Sockets to the page's own host are named because older
 // browsers do not count them as 'self'.
 func protect(h http.Header, host string) {
 	connect := "'self'"
-	if plainHost.MatchString(host) {
+	if plainHost().MatchString(host) {
 		connect = fmt.Sprintf("'self' ws://%[1]s wss://%[1]s", host)
 	}
 	h.Set("Content-Security-Policy", "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; "+

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"github.com/pocketbase/dbx"
@@ -54,6 +55,13 @@ func New(log *slog.Logger) *Catalog {
 // PublishShipped publishes the games that come with this release, each version once. A shipped game
 // that changed without a new version is reported and keeps its published form.
 func (c *Catalog) PublishShipped(app core.App) error {
+	folders, err := blueprints.ShippedFolders()
+	if err != nil {
+		return err
+	}
+	if same, err := published(app, folders); same || err != nil {
+		return err
+	}
 	bundles, err := blueprints.Shipped()
 	if err != nil {
 		return err
@@ -71,6 +79,50 @@ func (c *Catalog) PublishShipped(app core.App) error {
 		}
 		return nil
 	})
+}
+
+// published reports whether each folder is what new servers of its game get already. It reads no
+// blueprint: that would take longer than all else at a start. Which of a folder's files are the icon
+// and the script only the blueprint says, so every choice is compared.
+func published(app core.App, folders []blueprints.Folder) (bool, error) {
+	var rows []struct {
+		Slug   string `db:"slug"`
+		Digest string `db:"digest"`
+	}
+	err := app.DB().Select("b.slug", "v.digest").From(collections.BlueprintRows+" b").
+		InnerJoin(collections.BlueprintVersions+" v", dbx.NewExp("[[v.id]] = [[b.latest]]")).All(&rows)
+	if err != nil {
+		return false, fmt.Errorf("read the published digests: %w", err)
+	}
+	latest := map[string]string{}
+	for _, r := range rows {
+		latest[r.Slug] = r.Digest
+	}
+	for _, f := range folders {
+		if have := latest[f.Name]; have == "" || !slices.Contains(digests(f), have) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// digests are those that the folder may be published with.
+func digests(f blueprints.Folder) []string {
+	icons, scripts := []storedFiles{{}}, []string{""}
+	for name, data := range f.Files {
+		if kind := blueprints.IconType(name); kind != "" {
+			icons = append(icons, storedFiles{Icon: base64.StdEncoding.EncodeToString(data), IconType: kind})
+		} else if name != blueprints.FileName {
+			scripts = append(scripts, string(data))
+		}
+	}
+	var all []string
+	for _, files := range icons {
+		for _, files.Script = range scripts {
+			all = append(all, digestOf(f.Files[blueprints.FileName], files))
+		}
+	}
+	return all
 }
 
 // Publish stores a bundle as a version of its blueprint and makes it the one that new servers get.
@@ -142,10 +194,11 @@ func bundleFiles(b *blueprints.Bundle) storedFiles {
 	return f
 }
 
-func digest(b *blueprints.Bundle) string {
+func digest(b *blueprints.Bundle) string { return digestOf(b.Source, bundleFiles(b)) }
+
+func digestOf(source []byte, f storedFiles) string {
 	h := sha256.New()
-	f := bundleFiles(b)
-	for _, part := range []string{string(b.Source), f.Icon, f.IconType, f.Script} {
+	for _, part := range []string{string(source), f.Icon, f.IconType, f.Script} {
 		fmt.Fprintf(h, "%d:%s", len(part), part)
 	}
 	return hex.EncodeToString(h.Sum(nil))

@@ -202,6 +202,35 @@ func TestShippedGamesArePublishedOnce(t *testing.T) {
 	}
 }
 
+func TestWhichShippedGamesCountAsPublished(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	folders, err := blueprints.ShippedFolders()
+	must(t, err)
+	same := func(want bool, when string) {
+		t.Helper()
+		if got, err := published(h, folders); got != want || err != nil {
+			t.Errorf("%s: %v, %v", when, got, err)
+		}
+	}
+	same(false, "before the first start")
+	must(t, h.PublishShipped(h))
+	same(true, "after it")
+	for name := range folders[1].Files { // luanti: blueprint, icon and script
+		whole := folders[1].Files[name]
+		folders[1].Files[name] = append([]byte("x"), whole...)
+		same(false, name+" of the release is another")
+		folders[1].Files[name] = whole
+	}
+	if len(folders[1].Files) != 3 {
+		t.Errorf("luanti has %d files, want one with a script", len(folders[1].Files))
+	}
+	if _, err := h.DB().Update(collections.BlueprintRows, dbx.Params{"latest": "nosuchversion00"}, dbx.HashExp{"slug": "luanti"}).Execute(); err != nil {
+		t.Fatal(err)
+	}
+	same(false, "new servers get another version")
+}
+
 func TestWhatIsSwitchedOffIsNotOfferedButStillRuns(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/pocketbase/dbx"
@@ -38,12 +39,18 @@ const (
 )
 
 var (
-	nodeName    = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?$`)
-	hostName    = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-	labelName   = regexp.MustCompile(`^[a-z0-9]([a-z0-9_./-]{0,61}[a-z0-9])?$`)
+	nodeName    = pattern(`^[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?$`)
+	hostName    = pattern(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	labelName   = pattern(`^[a-z0-9]([a-z0-9_./-]{0,61}[a-z0-9])?$`)
 	errNoNode   = access.NotFound("node_not_found", "This node does not exist.")
 	errNameUsed = access.InvalidField("name", "taken", "Another node has this name.")
 )
+
+// pattern compiles an expression when it is first used: such counts take longer than all else of a
+// start.
+func pattern(expression string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expression) })
+}
 
 // NodeInput is what an operator says of a node. Nil fields are not changed by an edit and are
 // required or get their default when a node is added.
@@ -75,7 +82,7 @@ func (in *NodeInput) check(create bool) map[string]access.FieldError {
 			}
 		}
 	}
-	if in.Name != nil && !nodeName.MatchString(*in.Name) {
+	if in.Name != nil && !nodeName().MatchString(*in.Name) {
 		fault("name", "invalid", "Use 1 to 64 small letters, digits, dots and dashes, beginning and ending with a letter or digit.")
 	}
 	if in.FQDN != nil && *in.FQDN != "" && !validHost(*in.FQDN) {
@@ -137,14 +144,14 @@ func (in *NodeInput) checkLabels(fault func(field, code, message string)) {
 		return
 	}
 	for k, v := range *in.Labels {
-		if !labelName.MatchString(k) || len(v) > maxLabelBytes {
+		if !labelName().MatchString(k) || len(v) > maxLabelBytes {
 			fault("labels", "invalid", fmt.Sprintf("%q is not usable: names are small letters, digits and _ . / -, values have at most %d bytes.", clip(k, 64), maxLabelBytes))
 			return
 		}
 	}
 }
 
-func validHost(s string) bool { return len(s) <= 253 && hostName.MatchString(s) }
+func validHost(s string) bool { return len(s) <= 253 && hostName().MatchString(s) }
 
 // put writes the input to the record. It was checked.
 func (in *NodeInput) put(n *collections.Node) {

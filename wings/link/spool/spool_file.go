@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/mambahost/mamba/wings/wire"
 )
@@ -18,7 +19,7 @@ import (
 // the event as JSON. JSON keeps what an older wings wrote readable for a newer one.
 const recordHeader = 8
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+var castagnoli = sync.OnceValue(func() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) })
 
 // errTorn marks where the good records of a segment end.
 var errTorn = errors.New("record is torn")
@@ -33,7 +34,7 @@ func encode(e wire.Event) ([]byte, error) {
 	}
 	record := make([]byte, recordHeader, recordHeader+len(payload))
 	binary.LittleEndian.PutUint32(record, uint32(len(payload)))
-	binary.LittleEndian.PutUint32(record[4:], crc32.Checksum(payload, castagnoli))
+	binary.LittleEndian.PutUint32(record[4:], crc32.Checksum(payload, castagnoli()))
 	return append(record, payload...), nil
 }
 
@@ -57,7 +58,7 @@ func decode(r io.Reader) (wire.Event, int64, error) {
 		}
 		return wire.Event{}, 0, err
 	}
-	if crc32.Checksum(payload, castagnoli) != binary.LittleEndian.Uint32(header[4:]) {
+	if crc32.Checksum(payload, castagnoli()) != binary.LittleEndian.Uint32(header[4:]) {
 		return wire.Event{}, 0, errTorn
 	}
 	var e wire.Event

@@ -1,0 +1,25 @@
+package hooks
+
+import (
+	"os"
+	"runtime/debug"
+)
+
+// startGC is how much the heap may grow between two collections, in percent of what lives, until the
+// panel has started. All that a start makes is less than that; collecting it five times in between
+// takes a tenth of the time.
+const startGC = 400
+
+// StartLean puts collections off until the function that it returns is called, which goes back to how
+// it was and gives the memory that the start took back to the system. GOGC in the environment is left
+// alone.
+func StartLean() (started func()) {
+	if os.Getenv("GOGC") != "" {
+		return func() {}
+	}
+	before := debug.SetGCPercent(startGC)
+	return func() {
+		debug.SetGCPercent(before)
+		debug.FreeOSMemory()
+	}
+}
