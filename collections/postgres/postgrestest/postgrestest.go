@@ -84,7 +84,7 @@ func Stop() error {
 // what is connected to it in a cleanup that was registered later.
 func URL(t testing.TB) string {
 	t.Helper()
-	return fresh(t, "template0")
+	return fresh(t, nil)
 }
 
 // Template is a database that was prepared once and is copied for each test.
@@ -120,32 +120,57 @@ func (p *Template) Make() error {
 // Clone is the URL of a new copy of the template for t alone, dropped when t ends.
 func (p *Template) Clone(t testing.TB) string {
 	t.Helper()
-	if err := p.Make(); err != nil {
-		t.Fatalf("prepare the template database: %v", err)
+	return fresh(t, p)
+}
+
+// Create makes a copy of the template (of an empty database for nil) that no test owns; drop ends it.
+// It is for what has no test at hand; URL and Clone are better.
+func Create(p *Template) (url string, drop func() error, err error) {
+	template := "template0"
+	if p != nil {
+		if err := p.Make(); err != nil {
+			return "", nil, fmt.Errorf("prepare the template database: %w", err)
+		}
+		template = p.name
 	}
-	return fresh(t, p.name)
+	admin, err := start()
+	if err != nil {
+		return "", nil, fmt.Errorf("start PostgreSQL: %w", err)
+	}
+	name := newName()
+	if err := create(admin, name, template); err != nil {
+		return "", nil, err
+	}
+	return as(admin, role, name), func() error { return execute(admin, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)") }, nil
+}
+
+// Server is the URL of the superuser of the server in use, for a child process that shall use the
+// same by Variable.
+func Server(t testing.TB) string {
+	t.Helper()
+	admin, err := start()
+	if err != nil {
+		t.Fatalf("start PostgreSQL: %v", err)
+	}
+	return admin
 }
 
 func newName() string {
 	return databasePrefix + strconv.Itoa(os.Getpid()) + "_" + strconv.FormatInt(made.Add(1), 10)
 }
 
-func fresh(t testing.TB, template string) string {
+func fresh(t testing.TB, p *Template) string {
 	t.Helper()
-	admin, err := start()
+	url, drop, err := Create(p)
 	if err != nil {
-		t.Fatalf("start PostgreSQL: %v", err)
-	}
-	name := newName()
-	if err := create(admin, name, template); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := execute(admin, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)"); err != nil {
-			t.Errorf("drop %s: %v", name, err)
+		if err := drop(); err != nil {
+			t.Errorf("drop the database: %v", err)
 		}
 	})
-	return as(admin, role, name)
+	return url
 }
 
 // Superuser is the URL of a superuser in the database behind a URL of ours.
