@@ -39,7 +39,7 @@ func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, translate(err)
 	}
-	return &conn{pg: pg, dialect: c.database.dialect, log: c.database.config.Log}, nil
+	return &conn{pg: pg, dialect: c.database.dialect, log: c.database.config.Log, value: c.database.value}, nil
 }
 
 // conn is one connection. database/sql never uses it from two goroutines at once.
@@ -47,6 +47,7 @@ type conn struct {
 	pg      *pgconn.PgConn
 	dialect *cache
 	log     *slog.Logger
+	value   uint32 // OID of the type value
 	inTx    bool
 }
 
@@ -270,7 +271,7 @@ func (c *conn) send(ctx context.Context, b *pgconn.Batch) (*answer, error) {
 	for results.NextResult() {
 		r := results.ResultReader()
 		if len(r.FieldDescriptions()) > 0 {
-			out.rows = readRows(r)
+			out.rows = readRows(r, c.value)
 		}
 		tag, err := r.Close()
 		if err != nil {

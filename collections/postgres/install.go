@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -115,7 +116,7 @@ func (d *Database) install(ctx context.Context, pg *pgconn.PgConn) error {
 		return fmt.Errorf("postgres: read the version of schema %s: %w", d.compat(), err)
 	}
 	if have[0] == version {
-		return nil
+		return d.readValueType(ctx, pg)
 	}
 	d.config.Log.Info("installing the compatibility schema", "schema", d.compat(), "version", version)
 	_, err = pg.Exec(ctx, "BEGIN;\n"+script+"\nCOMMENT ON SCHEMA "+d.compat()+" IS '"+version+"';\nCOMMIT").ReadAll()
@@ -123,7 +124,18 @@ func (d *Database) install(ctx context.Context, pg *pgconn.PgConn) error {
 		_, undo := pg.Exec(ctx, "ROLLBACK").ReadAll()
 		return errors.Join(fmt.Errorf("postgres: install schema %s: %w", d.compat(), err), undo)
 	}
-	return nil
+	return d.readValueType(ctx, pg)
+}
+
+// readValueType learns the number that results name the type value by.
+func (d *Database) readValueType(ctx context.Context, pg *pgconn.PgConn) error {
+	row, err := one(ctx, pg, "SELECT '"+d.compat()+".value'::regtype::oid")
+	if err != nil {
+		return fmt.Errorf("postgres: look for the type value in schema %s: %w", d.compat(), err)
+	}
+	oid, err := strconv.ParseUint(row[0], 10, 32)
+	d.value = uint32(oid)
+	return err
 }
 
 func (d *Database) ownSchema(ctx context.Context, pg *pgconn.PgConn, schema string) error {

@@ -66,6 +66,7 @@ type Database struct {
 	conn    *pgconn.Config // immutable
 	pool    *pgxpool.Pool
 	dialect *cache
+	value   uint32 // OID of the compatibility schema's type value; immutable after Open
 }
 
 // Open connects, checks the server, makes the schema and installs what SQLite has and PostgreSQL has

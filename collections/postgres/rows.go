@@ -49,7 +49,7 @@ func (r *rows) ColumnTypeScanType(i int) reflect.Type {
 }
 
 // readRows reads a result; columns that translation added are left out.
-func readRows(r *pgconn.ResultReader) *rows {
+func readRows(r *pgconn.ResultReader, valueOID uint32) *rows {
 	fields := r.FieldDescriptions()
 	out := &rows{}
 	var keep []int
@@ -67,6 +67,10 @@ func readRows(r *pgconn.ResultReader) *rows {
 		values := r.Values()
 		row := make([]driver.Value, len(keep))
 		for to, from := range keep {
+			if oids[to] == valueOID {
+				row[to] = jsonValue(values[from])
+				continue
+			}
 			row[to] = value(oids[to], values[from])
 		}
 		out.data = append(out.data, row)
@@ -110,6 +114,23 @@ func value(oid uint32, raw []byte) driver.Value {
 		return number(s)
 	case pgtype.ByteaOID:
 		return bytesOf(s)
+	}
+	return s
+}
+
+// jsonValue reads the compatibility schema's type value: (n,s), where n is NaN for a text.
+func jsonValue(raw []byte) driver.Value {
+	if raw == nil {
+		return nil
+	}
+	n, s, _ := strings.Cut(strings.Trim(string(raw), "()"), ",")
+	if n != "NaN" {
+		return number(n)
+	}
+	s = strings.TrimPrefix(string(raw), "(NaN,")
+	s = strings.TrimSuffix(s, ")")
+	if inner, quoted := strings.CutPrefix(s, `"`); quoted {
+		s = strings.NewReplacer(`""`, `"`, `\\`, `\`).Replace(strings.TrimSuffix(inner, `"`))
 	}
 	return s
 }

@@ -28,11 +28,21 @@ CREATE OR REPLACE FUNCTION {{c}}.pb_to_int(v {{c}}.value) RETURNS bigint LANGUAG
 $$ SELECT CASE WHEN (v).n = 'NaN' THEN {{c}}.pb_to_int((v).s) ELSE trunc((v).n)::bigint END $$;
 CREATE OR REPLACE FUNCTION {{c}}.pb_to_text(v {{c}}.value) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT {{c}}.pb_text(v)';
 
+CREATE OR REPLACE FUNCTION {{c}}.pb_val(x text) RETURNS {{c}}.value LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
+$$ SELECT CASE WHEN x IS NOT NULL THEN ROW('NaN', x)::{{c}}.value END $$;
+CREATE OR REPLACE FUNCTION {{c}}.pb_val(v {{c}}.value) RETURNS {{c}}.value LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT v';
+-- whatever else there is
+CREATE OR REPLACE FUNCTION {{c}}.pb_to_text(x anyelement) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT x::text';
+CREATE OR REPLACE FUNCTION {{c}}.pb_to_text(x boolean) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT CASE WHEN x THEN '1' WHEN NOT x THEN '0' END $$;
+
 DO $do$ DECLARE t text; BEGIN
   FOREACH t IN ARRAY ARRAY['double precision','bigint','integer','smallint','numeric'] LOOP
     EXECUTE format('CREATE OR REPLACE FUNCTION {{c}}.pb_to_real(x %s) RETURNS double precision LANGUAGE sql IMMUTABLE PARALLEL SAFE AS ''SELECT x::double precision''', t);
     EXECUTE format('CREATE OR REPLACE FUNCTION {{c}}.pb_to_int(x %s) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS ''SELECT trunc(x::numeric)::bigint''', t);
-    EXECUTE format('CREATE OR REPLACE FUNCTION {{c}}.pb_to_text(x %s) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS ''SELECT x::text''', t);
+    EXECUTE format('CREATE OR REPLACE FUNCTION {{c}}.pb_to_text(x %s) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS ''SELECT %s''', t,
+      -- a whole number has no exponent: SQLite keeps it as an integer
+      CASE t WHEN 'double precision' THEN 'CASE WHEN x = trunc(x) AND abs(x) < 9e18 THEN x::bigint::text ELSE x::text END' ELSE 'x::text' END);
+    EXECUTE format('CREATE OR REPLACE FUNCTION {{c}}.pb_val(x %s) RETURNS {{c}}.value LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT CASE WHEN x IS NOT NULL THEN ROW(x::numeric, '''')::{{c}}.value END $f$', t);
   END LOOP;
   IF NOT EXISTS (SELECT 1 FROM pg_cast WHERE castsource = '{{c}}.value'::regtype AND casttarget = 'text'::regtype) THEN
     CREATE CAST ({{c}}.value AS text) WITH FUNCTION {{c}}.pb_text({{c}}.value) AS IMPLICIT;
@@ -59,15 +69,23 @@ BEGIN
    EXECUTE format('CREATE OR REPLACE FUNCTION {{c}}.pb_%s(a %s, b text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT CASE WHEN a IS NULL OR b IS NULL THEN NULL WHEN {{c}}.pb_num(b) IS NULL THEN %s ELSE a::double precision %s {{c}}.pb_num(b) END $f$',
      op.n, t, (op.o IN ('<','<=','<>'))::text, op.o);
   END LOOP;
-  FOREACH t IN ARRAY ARRAY['integer','bigint','numeric','double precision','smallint'] LOOP
+  FOREACH t IN ARRAY ARRAY['integer','bigint','numeric'] LOOP
    EXECUTE format('CREATE OR REPLACE FUNCTION {{c}}.pb_%s(a {{c}}.value, b %s) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT (a).n %s b::numeric $f$', op.n, t, op.o);
    EXECUTE format('CREATE OR REPLACE FUNCTION {{c}}.pb_%s(a %s, b {{c}}.value) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT a::numeric %s (b).n $f$', op.n, t, op.o);
   END LOOP;
-  EXECUTE format('CREATE OR REPLACE FUNCTION {{c}}.pb_%s(a {{c}}.value, b varchar) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT CASE WHEN (a).n = ''NaN'' THEN (a).s %s b::text WHEN b IS NULL THEN NULL ELSE %s END $f$', op.n, op.o, (op.o IN ('<','<=','<>'))::text);
-  EXECUTE format('CREATE OR REPLACE FUNCTION {{c}}.pb_%s(a varchar, b {{c}}.value) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT CASE WHEN (b).n = ''NaN'' THEN a::text %s (b).s WHEN a IS NULL THEN NULL ELSE %s END $f$', op.n, op.o, (op.o IN ('>','>=','<>'))::text);
+  FOREACH t IN ARRAY ARRAY['double precision','smallint'] LOOP
+   EXECUTE format('CREATE OR REPLACE FUNCTION {{c}}.pb_%s(a {{c}}.value, b %s) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT CASE WHEN a IS NULL THEN NULL ELSE COALESCE({{c}}.pb_num(a)::numeric, ''NaN'') END %s b::numeric $f$', op.n, t, op.o);
+   EXECUTE format('CREATE OR REPLACE FUNCTION {{c}}.pb_%s(a %s, b {{c}}.value) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT a::numeric %s CASE WHEN b IS NULL THEN NULL ELSE COALESCE({{c}}.pb_num(b)::numeric, ''NaN'') END $f$', op.n, t, op.o);
+  END LOOP;
+  EXECUTE format('CREATE OR REPLACE FUNCTION {{c}}.pb_%s(a {{c}}.value, b varchar) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT CASE WHEN a IS NULL OR b IS NULL THEN NULL WHEN (a).n = ''NaN'' THEN (a).s %s b::text ELSE %s END $f$', op.n, op.o, (op.o IN ('<','<=','<>'))::text);
+  EXECUTE format('CREATE OR REPLACE FUNCTION {{c}}.pb_%s(a varchar, b {{c}}.value) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT CASE WHEN a IS NULL OR b IS NULL THEN NULL WHEN (b).n = ''NaN'' THEN a::text %s (b).s ELSE %s END $f$', op.n, op.o, (op.o IN ('>','>=','<>'))::text);
   EXECUTE format('CREATE OR REPLACE FUNCTION {{c}}.pb_%s(a {{c}}.value, b text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT {{c}}.pb_text(a) %s b $f$', op.n, op.o);
   EXECUTE format('CREATE OR REPLACE FUNCTION {{c}}.pb_%s(a text, b {{c}}.value) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT a %s {{c}}.pb_text(b) $f$', op.n, op.o);
 
+  EXECUTE format('CREATE OR REPLACE FUNCTION {{c}}.pb_%s(a {{c}}.value, b {{c}}.value) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT CASE WHEN a IS NULL OR b IS NULL THEN NULL ELSE ROW((a).n, (a).s) %s ROW((b).n, (b).s) END $f$', op.n, op.o);
+  IF to_regoperator(format('{{c}}.%s({{c}}.value,{{c}}.value)', op.o)) IS NULL THEN
+   EXECUTE format('CREATE OPERATOR {{c}}.%s (LEFTARG = {{c}}.value, RIGHTARG = {{c}}.value, FUNCTION = {{c}}.pb_%s)', op.o, op.n);
+  END IF;
   FOREACH t IN ARRAY ARRAY['text|integer','text|bigint','text|numeric','text|double precision','text|smallint',
      '{{c}}.value|integer','{{c}}.value|bigint','{{c}}.value|numeric','{{c}}.value|double precision','{{c}}.value|smallint','{{c}}.value|varchar','{{c}}.value|text'] LOOP
    IF to_regoperator(format('{{c}}.%s(%s,%s)', op.o, split_part(t,'|',1), split_part(t,'|',2))) IS NULL THEN
@@ -80,19 +98,21 @@ BEGIN
  END LOOP;
  -- LIKE reads its left side as text, and || joins whatever it is given
  FOREACH t IN ARRAY ARRAY['integer','bigint','numeric','double precision','smallint','{{c}}.value'] LOOP
-  EXECUTE format('CREATE OR REPLACE FUNCTION {{c}}.pb_like(a %s, b text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT a::text ~~* b $f$', t);
-  EXECUTE format('CREATE OR REPLACE FUNCTION {{c}}.pb_unlike(a %s, b text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT a::text !~~* b $f$', t);
+  EXECUTE format('CREATE OR REPLACE FUNCTION {{c}}.pb_like(a %s, b text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT {{c}}.pb_to_text(a) ~~* b $f$', t);
+  EXECUTE format('CREATE OR REPLACE FUNCTION {{c}}.pb_unlike(a %s, b text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT {{c}}.pb_to_text(a) !~~* b $f$', t);
   IF to_regoperator(format('{{c}}.~~*(%s,text)', t)) IS NULL THEN
    EXECUTE format('CREATE OPERATOR {{c}}.~~* (LEFTARG = %s, RIGHTARG = text, FUNCTION = {{c}}.pb_like)', t);
    EXECUTE format('CREATE OPERATOR {{c}}.!~~* (LEFTARG = %s, RIGHTARG = text, FUNCTION = {{c}}.pb_unlike)', t);
   END IF;
  END LOOP;
- CREATE OR REPLACE FUNCTION {{c}}.pb_join(a {{c}}.value, b text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT {{c}}.pb_text(a) || b $f$;
- CREATE OR REPLACE FUNCTION {{c}}.pb_join(a text, b {{c}}.value) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT a || {{c}}.pb_text(b) $f$;
- IF to_regoperator('{{c}}.||({{c}}.value,text)') IS NULL THEN
-  CREATE OPERATOR {{c}}.|| (LEFTARG = {{c}}.value, RIGHTARG = text, FUNCTION = {{c}}.pb_join);
-  CREATE OPERATOR {{c}}.|| (LEFTARG = text, RIGHTARG = {{c}}.value, FUNCTION = {{c}}.pb_join);
- END IF;
+ FOREACH t IN ARRAY ARRAY['double precision','{{c}}.value'] LOOP
+  EXECUTE format('CREATE OR REPLACE FUNCTION {{c}}.pb_join(a %s, b text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT {{c}}.pb_to_text(a) || b $f$', t);
+  EXECUTE format('CREATE OR REPLACE FUNCTION {{c}}.pb_join(a text, b %s) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT a || {{c}}.pb_to_text(b) $f$', t);
+  IF to_regoperator(format('{{c}}.||(%s,text)', t)) IS NULL THEN
+   EXECUTE format('CREATE OPERATOR {{c}}.|| (LEFTARG = %s, RIGHTARG = text, FUNCTION = {{c}}.pb_join)', t);
+   EXECUTE format('CREATE OPERATOR {{c}}.|| (LEFTARG = text, RIGHTARG = %s, FUNCTION = {{c}}.pb_join)', t);
+  END IF;
+ END LOOP;
  -- case is ignored natively, so that a unique index can do it
  IF NOT EXISTS (SELECT 1 FROM pg_collation WHERE collname = 'nocase' AND collnamespace = '{{c}}'::regnamespace) THEN
   CREATE COLLATION {{c}}."nocase" (provider = icu, locale = 'und-u-ks-level2', deterministic = false);

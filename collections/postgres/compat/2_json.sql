@@ -13,7 +13,7 @@ END $$;
 
 -- a JSON value as json_extract returns it: booleans are 1 and 0, objects and arrays their text
 CREATE OR REPLACE FUNCTION {{c}}.pb_value(j json) RETURNS {{c}}.value LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-  SELECT CASE json_typeof(j) WHEN 'null' THEN NULL
+  SELECT CASE COALESCE(json_typeof(j), 'null') WHEN 'null' THEN NULL
     WHEN 'boolean' THEN ROW(CASE WHEN j #>> '{}' = 'true' THEN 1 ELSE 0 END, '')::{{c}}.value
     WHEN 'number' THEN ROW((j #>> '{}')::numeric, '')::{{c}}.value
     ELSE ROW('NaN', j #>> '{}')::{{c}}.value END $$;
@@ -76,9 +76,9 @@ BEGIN
   key := '0'; value := t; RETURN NEXT;
 END $$;
 -- a column of numbers is a single value
-CREATE OR REPLACE FUNCTION {{c}}.pb_json_each(x double precision) RETURNS TABLE(key text, value text) LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 1 AS $$ SELECT '0', x::text $$;
-CREATE OR REPLACE FUNCTION {{c}}.pb_json_each(x smallint) RETURNS TABLE(key text, value text) LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 1 AS $$ SELECT '0', x::text $$;
-CREATE OR REPLACE FUNCTION {{c}}.pb_json_each(x bigint) RETURNS TABLE(key text, value text) LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 1 AS $$ SELECT '0', x::text $$;
+CREATE OR REPLACE FUNCTION {{c}}.pb_json_each(x double precision) RETURNS TABLE(key text, value text) LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 1 AS $$ SELECT '0', {{c}}.pb_to_text(x) $$;
+CREATE OR REPLACE FUNCTION {{c}}.pb_json_each(x smallint) RETURNS TABLE(key text, value text) LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 1 AS $$ SELECT '0', {{c}}.pb_to_text(x) $$;
+CREATE OR REPLACE FUNCTION {{c}}.pb_json_each(x bigint) RETURNS TABLE(key text, value text) LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 1 AS $$ SELECT '0', {{c}}.pb_to_text(x) $$;
 
 CREATE OR REPLACE FUNCTION {{c}}.json_each(t text) RETURNS TABLE(key text, value text, type text, atom text, id int, parent int, fullkey text, path text)
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE ROWS 3 AS $$

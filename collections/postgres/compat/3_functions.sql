@@ -53,6 +53,7 @@ BEGIN
     END IF;
   END LOOP;
   RETURN ts;
+EXCEPTION WHEN others THEN RETURN NULL; -- outside of the years that PostgreSQL has
 END $$;
 -- months are added as SQLite does it: 31 January and a month is 3 March, not the end of February
 CREATE OR REPLACE FUNCTION {{c}}.pb_add(ts timestamp, x text) RETURNS timestamp LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$

@@ -10,7 +10,7 @@ CREATE OR REPLACE VIEW {{c}}.sqlite_master AS
         ELSE 'CREATE TABLE ' || quote_ident(c.relname) END AS sql
       FROM pg_class c WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r','v','p')
     UNION ALL
-    SELECT 'index', i.relname::text, t.relname::text, i.oid::bigint,
+    SELECT 'index', CASE WHEN k.oid IS NULL THEN i.relname::text ELSE 'sqlite_autoindex_' || t.relname || '_' || i.oid END, t.relname::text, i.oid::bigint,
       CASE WHEN k.oid IS NULL THEN COALESCE(obj_description(i.oid, 'pg_class'), {{c}}.pb_index_sql(pg_get_indexdef(i.oid))) END
       FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class t ON t.oid = x.indrelid
       LEFT JOIN pg_constraint k ON k.conindid = i.oid AND k.contype IN ('p','u')

@@ -143,7 +143,7 @@ func command(t *testing.T, dir, name string, args ...string) string {
 // runSuite runs the tests of one package and notes how each ended, as "core/TestName/case".
 func runSuite(t *testing.T, work, suite string, failed, passed map[string]bool) {
 	t.Helper()
-	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), "go", "test", "-json", "-count=1", "-timeout=30m", module+"/"+suite)
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), "go", "test", "-json", "-count=1", "-timeout=45m", module+"/"+suite)
 	cmd.Dir = filepath.Join(work, "pocketbase")
 	cmd.Env = append(os.Environ(), "GOWORK="+filepath.Join(work, "go.work"), "GOFLAGS=", postgrestest.Variable+"="+postgrestest.Server(t))
 	var stderr bytes.Buffer

@@ -55,8 +55,9 @@ type rule struct {
 // that a later rule would change.
 var rules = []rule{
 	{"number parameters", numberParams},
-	{"json templates", jsonTemplates},
 	{"quoted aliases", quotedAliases},
+	{"names of expressions", expressionNames},
+	{"json templates", jsonTemplates},
 	{"double quoted strings", doubleQuotedStrings},
 	{"typed literals", typedLiterals},
 	{"null-safe is", nullSafeIs},
@@ -65,16 +66,18 @@ var rules = []rule{
 	{"like", caseInsensitiveLike},
 	{"several-argument min and max", leastGreatest},
 	{"coalesce with text", textCoalesce},
+	{"iif", caseForIif},
 	{"casts", castTypes},
 	{"functions", functionNames},
 	{"alias of derived table", derivedTableAlias},
 	{"join without condition", joinWithoutOn},
 	{"bare columns of a group", bareGroupColumns},
 	{"order", nullOrder},
+	{"null order of an index", indexNulls},
 	{"column types", columnTypes},
 	{"rowid column", addRowID},
 	{"drop with dependents", dropCascade},
-	{"view source", keepViewSource},
+	{"source", keepSource},
 	{"names", names},
 }
 
@@ -163,6 +166,9 @@ func verbOf(t tokens) string {
 	}
 	return first
 }
+
+// keepsSource says whether PocketBase reads the text of the object back.
+func (s *statement) keepsSource() bool { return s.verb == "create view" || s.verb == "create index" }
 
 // query says whether expressions of the statement are evaluated row by row.
 func (s *statement) query() bool {

@@ -1,6 +1,9 @@
 package dialect
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // leastGreatest turns min and max of several values into LEAST and GREATEST
 // (tools/search/token_functions.go:55). With one argument they stay aggregates.
@@ -18,32 +21,72 @@ func leastGreatest(s *statement) {
 	}
 }
 
-// textCoalesce makes COALESCE(x, 'text') a text whatever the type of x is; SQLite returns either
-// (tools/search/filter.go:405; core/collection_record_table_sync.go:224,249).
+// textCoalesce lets COALESCE(x, 'text') have an x of any type, as SQLite does
+// (core/collection_record_table_sync.go:224,249). It is a text then; where two of them are compared
+// (tools/search/filter.go:405) it stays what it is, because a number and a text are not equal.
 func textCoalesce(s *statement) {
 	for i := 0; i < len(s.tokens); i++ {
-		open := s.next(i)
-		if !s.tokens[i].isAny("coalesce", "ifnull") || !s.at(open).op("(") {
+		open, end, args := s.call(i, "coalesce", "ifnull")
+		if len(args) < 2 {
 			continue
 		}
-		end := s.closing(open)
-		if end < 0 {
+		if last := args[len(args)-1].trim(); len(last) != 1 || !last[0].isText() {
 			continue
 		}
-		args := s.tokens[open+1 : end].list()
-		last := args[len(args)-1].trim()
-		if len(args) < 2 || len(last) != 1 || !last[0].isText() {
-			continue
+		function := "pb_to_text"
+		if s.comparedWithCoalesce(i, end) {
+			function = "pb_val"
 		}
-		var call tokens
+		var inside tokens
 		for n, a := range args {
-			if n == len(args)-1 {
-				call = append(call, a...)
-				break
+			if n > 0 {
+				inside = append(inside, Token{Op, ","}, Token{Space, " "})
 			}
-			call = append(append(append(call, Token{Op, "("}), a.trim()...), Token{Op, ")"}, Token{raw, "::text"}, Token{Op, ","})
+			if n == len(args)-1 && function == "pb_to_text" {
+				inside = append(inside, a.trim()...)
+				continue
+			}
+			inside = slices.Concat(inside, tokens{{Word, function}, {Op, "("}}, a.trim(), tokens{{Op, ")"}})
 		}
-		s.tokens = append(append(append(tokens{}, s.tokens[:open+1]...), call...), s.tokens[end:]...)
+		s.tokens = slices.Concat(s.tokens[:open+1], inside, s.tokens[end:])
+	}
+}
+
+// comparedWithCoalesce says whether the call from i to end is one side of COALESCE(…) = COALESCE(…).
+func (s *statement) comparedWithCoalesce(i, end int) bool {
+	if op := s.next(end); s.at(op).comparison() && s.at(s.next(op)).is("coalesce") {
+		return true
+	}
+	op := s.prev(i)
+	close := s.prev(op)
+	if !s.at(op).comparison() || !s.at(close).op(")") {
+		return false
+	}
+	return s.at(s.prev(s.opening(close))).is("coalesce")
+}
+
+// call is the call of one of the functions at i: its parentheses and what is between the commas.
+func (s *statement) call(i int, functions ...string) (open, end int, args []tokens) {
+	open = s.next(i)
+	if !s.tokens[i].isAny(functions...) || !s.at(open).op("(") {
+		return 0, 0, nil
+	}
+	if end = s.closing(open); end < 0 {
+		return 0, 0, nil
+	}
+	return open, end, s.tokens[open+1 : end].list()
+}
+
+// caseForIif writes iif(c, a, b) as CASE, which evaluates one branch only and takes any types.
+func caseForIif(s *statement) {
+	for i := 0; i < len(s.tokens); i++ {
+		_, end, args := s.call(i, "iif")
+		if len(args) != 3 {
+			continue
+		}
+		s.tokens = slices.Concat(s.tokens[:i], tokens{{Op, "("}, {Word, "CASE"}, {Space, " "}, {Word, "WHEN"}, {Space, " "}}, args[0].trim(),
+			tokens{{Space, " "}, {Word, "THEN"}, {Space, " "}}, args[1].trim(), tokens{{Space, " "}, {Word, "ELSE"}, {Space, " "}}, args[2].trim(),
+			tokens{{Space, " "}, {Word, "END"}, {Op, ")"}}, s.tokens[end+1:])
 	}
 }
 
@@ -58,9 +101,11 @@ func storage(sqlite string) string {
 		return "BIGINT"
 	case t == "NUMERIC" || t == "DECIMAL" || t == "NUMBER" || strings.HasPrefix(t, "REAL") || strings.HasPrefix(t, "DOUB") || strings.HasPrefix(t, "FLOA"):
 		return "DOUBLE PRECISION"
+	case t == "JSON":
+		return "json_text" // a domain over text, so that the catalog can say JSON
 	case t == "BLOB":
 		return "BYTEA"
-	case strings.Contains(t, "CHAR") || strings.Contains(t, "CLOB") || t == "TEXT" || t == "JSON" || t == "DATETIME" || t == "DATE" || t == "STRING":
+	case strings.Contains(t, "CHAR") || strings.Contains(t, "CLOB") || t == "TEXT" || t == "DATETIME" || t == "DATE" || t == "STRING":
 		return "TEXT"
 	}
 	return ""
@@ -83,7 +128,7 @@ func castTypes(s *statement) {
 		if len(typ) == 0 {
 			continue
 		}
-		function := map[string]string{"BIGINT": "pb_to_int", "SMALLINT": "pb_to_real", "DOUBLE PRECISION": "pb_to_real", "TEXT": "pb_to_text"}[storage(typ[0].name())]
+		function := map[string]string{"BIGINT": "pb_to_int", "SMALLINT": "pb_to_real", "DOUBLE PRECISION": "pb_to_real", "TEXT": "pb_to_text", "json_text": "pb_to_text"}[storage(typ[0].name())]
 		if function == "" {
 			continue
 		}

@@ -45,14 +45,20 @@ func names(s *statement) {
 			s.tokens[i] = Token{raw, quoteName(name)}
 		case s.at(s.prev(i)).is("collate"):
 			s.tokens[i] = collation(t)
+		case s.at(i-1).op(".") && !mixedCase(name):
 		case s.at(i - 1).op("."):
 			s.tokens[i] = Token{raw, quoteName(name)}
 		case isKeyword(name):
 		case s.at(s.next(i)).op("(") && !s.ownsName(i):
-		case reserved[strings.ToLower(name)], name != strings.ToLower(name) && name != strings.ToUpper(name), len(name) > nameLimit:
+		case reserved[strings.ToLower(name)], mixedCase(name), len(name) > nameLimit:
 			s.tokens[i] = Token{raw, quoteName(name)}
 		}
 	}
+}
+
+// mixedCase: a name in one case is folded by both databases, one in two is kept by SQLite only.
+func mixedCase(name string) bool {
+	return name != strings.ToLower(name) && name != strings.ToUpper(name)
 }
 
 // ownsName says whether the name at i with a parenthesis behind it is a table and not a function:

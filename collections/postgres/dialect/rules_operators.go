@@ -68,30 +68,34 @@ func caseInsensitiveLike(s *statement) {
 	if !s.query() && s.verb != "create index" {
 		return
 	}
-	escapeAt := map[int]bool{}
+	before, after := map[int]tokens{}, map[int]tokens{}
 	for i := range s.tokens {
 		if !s.tokens[i].is("like") {
 			continue
 		}
 		s.tokens[i].Text = "ILIKE"
-		end := s.operandEnd(s.next(i))
-		if end > 0 && !s.at(s.next(end-1)).is("escape") {
-			escapeAt[end-1] = true
+		right := s.next(i)
+		end := s.operandEnd(right)
+		if end == 0 || s.at(s.next(end-1)).is("escape") {
+			continue
+		}
+		after[end-1] = tokens{{raw, " ESCAPE ''"}}
+		if end-right == columnAt(s.tokens, right) { // a column may hold numbers
+			before[right] = tokens{{Word, "pb_to_text"}, {Op, "("}}
+			after[end-1] = append(tokens{{Op, ")"}}, after[end-1]...)
 		}
 	}
-	if len(escapeAt) == 0 {
-		return
-	}
-	s.insertAfter(escapeAt, Token{raw, " ESCAPE ''"})
+	s.insert(before, after)
 }
 
-// insertAfter puts a token behind each of the marked ones.
-func (s *statement) insertAfter(marked map[int]bool, x Token) {
-	out := make(tokens, 0, len(s.tokens)+len(marked))
+// insert puts tokens before and behind those at the indexes.
+func (s *statement) insert(before, after map[int]tokens) {
+	if len(before)+len(after) == 0 {
+		return
+	}
+	out := make(tokens, 0, len(s.tokens)+2*(len(before)+len(after)))
 	for i, t := range s.tokens {
-		if out = append(out, t); marked[i] {
-			out = append(out, x)
-		}
+		out = append(append(append(out, before[i]...), t), after[i]...)
 	}
 	s.tokens = out
 }

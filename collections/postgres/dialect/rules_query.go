@@ -9,7 +9,7 @@ import (
 // derivedTableAlias names a subquery in FROM or JOIN that has no name, which PostgreSQL before 16
 // demands (core/view.go:54,173; core/collection_query.go:286).
 func derivedTableAlias(s *statement) {
-	after := map[int]bool{}
+	after := map[int]tokens{}
 	for i, t := range s.tokens {
 		open := s.next(i)
 		if !t.isAny("from", "join") || !s.at(open).op("(") || !s.at(s.next(open)).isAny("select", "with", "values") {
@@ -22,21 +22,10 @@ func derivedTableAlias(s *statement) {
 		x := s.at(s.next(end))
 		named := x.Kind == Quoted || x.is("as") || x.Kind == Word && !isKeyword(x.Text)
 		if !named {
-			after[end] = true
+			after[end] = tokens{{raw, " AS _pbt" + strconv.Itoa(len(after)+1)}}
 		}
 	}
-	if len(after) == 0 {
-		return
-	}
-	n := 0
-	out := make(tokens, 0, len(s.tokens)+len(after))
-	for i, t := range s.tokens {
-		if out = append(out, t); after[i] {
-			n++
-			out = append(out, Token{raw, " AS _pbt" + strconv.Itoa(n)})
-		}
-	}
-	s.tokens = out
+	s.insert(nil, after)
 }
 
 // joinEnd are the words that end an item of a join.
@@ -45,7 +34,7 @@ var joinEnd = []string{"left", "right", "inner", "cross", "full", "natural", "jo
 // joinWithoutOn adds ON TRUE to a join that has no condition, as those over json_each have none
 // (core/record_field_resolver_runner.go:676,718; tools/search/multi_match_subquery.go:46).
 func joinWithoutOn(s *statement) {
-	after := map[int]bool{}
+	after := map[int]tokens{}
 	for i, t := range s.tokens {
 		if !t.is("join") || s.at(s.prev(i)).isAny("cross", "natural") || s.at(s.prev(s.prev(i))).is("natural") {
 			continue
@@ -69,12 +58,10 @@ func joinWithoutOn(s *statement) {
 			last = j
 		}
 		if !conditioned && last > i {
-			after[last] = true
+			after[last] = tokens{{raw, " ON TRUE"}}
 		}
 	}
-	if len(after) > 0 {
-		s.insertAfter(after, Token{raw, " ON TRUE"})
-	}
+	s.insert(nil, after)
 }
 
 // clauses are the places of a SELECT's parts; -1 for what it does not have.
@@ -116,6 +103,16 @@ func sortKeys(t tokens) []sortKey {
 	return keys
 }
 
+// neverNull: the key is the column id or _rowid_, or the number of a column.
+func (k sortKey) neverNull() bool {
+	e := k.expression
+	if n := columnAt(e, 0); n == 0 || n != len(e) {
+		return len(e) == 1 && (e[0].Kind == Number)
+	}
+	name := strings.ToLower(e[len(e)-1].name())
+	return name == "id" || name == "_rowid_" || name == "rowid"
+}
+
 func (k sortKey) nulls() tokens {
 	where := " NULLS FIRST"
 	if k.direction == " DESC" {
@@ -124,9 +121,9 @@ func (k sortKey) nulls() tokens {
 	return tokens{{raw, k.direction + where}}
 }
 
-// nullOrder sorts NULL as the smallest value, as SQLite does, where a key can be NULL: expressions
-// and columns of joined tables. A column of the only table keeps its index. It also makes
-// SELECT DISTINCT t.* … ORDER BY something-else work (core/record_field_resolver.go:211), which
+// nullOrder sorts NULL as the smallest value, as SQLite does; indexNulls makes indexes that serve
+// that. The columns id and _rowid_ of the only table are never NULL and are left alone, because the
+// indexes of their constraints are in PostgreSQL's own order. It also makes SELECT DISTINCT t.* … ORDER BY something-else work (core/record_field_resolver.go:211), which
 // PostgreSQL refuses: the rows are made distinct by id first and sorted then.
 func nullOrder(s *statement) {
 	c, ok := s.top()
@@ -147,7 +144,7 @@ func nullOrder(s *statement) {
 			out = append(out, Token{Op, ","}, Token{Space, " "})
 		}
 		out = append(out, k.expression...)
-		if plain := columnAt(k.expression, 0) == len(k.expression); plain && !joined {
+		if !joined && k.neverNull() {
 			out = append(out, Token{raw, k.direction})
 		} else {
 			out = append(out, k.nulls()...)
@@ -200,6 +197,187 @@ func (s *statement) distinctByID(c clauses, main tokens, keys []sortKey) {
 		tokens{{Op, ")"}, {raw, " AS _pbq ORDER BY"}}, order, tokens{{Space, " "}}, s.tokens[c.limit:])
 }
 
-// bareGroupColumns lets a SELECT with GROUP BY name columns that are neither grouped nor aggregated:
-// SQLite takes any row's, and so does the aggregate pb_any (view collections, core/view_test.go).
-func bareGroupColumns(*statement) {}
+// aggregates are the functions of many rows, SQLite's and those of the compatibility schema.
+var aggregates = wordSet("count sum total avg min max group_concat string_agg json_group_array json_group_object pb_any")
+
+// bareGroupColumns lets a SELECT with GROUP BY list columns that are neither grouped nor aggregated:
+// SQLite takes any row's, and so does the aggregate pb_any. Users write that in view collections
+// (core/view_test.go).
+func bareGroupColumns(s *statement) {
+	for i := 0; i < len(s.tokens); i++ {
+		if !s.tokens[i].is("select") || !s.query() {
+			continue
+		}
+		from := s.find(i+1, "from", "union", "except", "intersect")
+		group := s.find(i+1, "group")
+		if from < 0 || group < from || !s.at(s.next(group)).is("by") || !s.tokens[from].is("from") {
+			continue
+		}
+		grouped := s.groupKeys(s.next(group) + 1)
+		first := i + 1
+		if d := s.next(i); s.at(d).is("distinct") {
+			first = d + 1
+		}
+		var list tokens
+		for n, item := range s.tokens[first:from].list() {
+			if n > 0 {
+				list = append(list, Token{Op, ","})
+			}
+			list = append(list, item.anyOf(grouped)...)
+		}
+		s.tokens = slices.Concat(s.tokens[:first], list, s.tokens[from:])
+	}
+}
+
+// groupKeys are the expressions after GROUP BY, printed without spaces, with and without the table.
+func (s *statement) groupKeys(from int) map[string]bool {
+	end := s.find(from, "having", "order", "limit", "union", "except", "intersect", "window")
+	if end < 0 {
+		end = len(s.tokens)
+		depth := 0
+		for i := from; i < len(s.tokens); i++ {
+			if s.tokens[i].op("(") {
+				depth++
+			} else if s.tokens[i].op(")") {
+				if depth--; depth < 0 {
+					end = i
+					break
+				}
+			}
+		}
+	}
+	keys := map[string]bool{}
+	for _, k := range s.tokens[from:end].list() {
+		keys[k.plain()] = true
+	}
+	return keys
+}
+
+// plain is the text by which two writings of one column are the same.
+func (t tokens) plain() string {
+	v := t.visible()
+	if len(v) == 3 && v[1].op(".") {
+		v = v[2:]
+	}
+	var b strings.Builder
+	for _, x := range v {
+		if n := x.name(); n != "" {
+			b.WriteString(strings.ToLower(n) + " ")
+		} else {
+			b.WriteString(x.Text)
+		}
+	}
+	return b.String()
+}
+
+// anyOf is an item of a select list, in pb_any if it is a bare expression.
+func (t tokens) anyOf(grouped map[string]bool) tokens {
+	expression, alias := t.trim().alias()
+	if len(expression) == 0 || grouped[expression.plain()] || alias != "" && grouped[strings.ToLower(alias)+" "] || !expression.bare() {
+		return t
+	}
+	if alias == "" {
+		alias = expression[len(expression)-1].name()
+	}
+	return slices.Concat(tokens{{Space, " "}, {Word, "pb_any"}, {Op, "("}}, expression, tokens{{Op, ")"}, {raw, " AS " + quoteName(alias)}, {Space, " "}})
+}
+
+// bare says whether the expression has a column and no aggregate.
+func (t tokens) bare() bool {
+	column := false
+	for i, x := range t {
+		switch call := t.at(t.next(i)).op("("); {
+		case call && aggregates[strings.ToLower(x.Text)], x.op("*") && t.at(i-1).op("."), x.is("over"), x.is("select"):
+			return false
+		case !call && (x.Kind == Quoted || x.Kind == Word && !isKeyword(x.Text)):
+			column = true
+		}
+	}
+	return column
+}
+
+// alias splits an item of a select list into the expression and its name; "" if it has none.
+func (t tokens) alias() (expression tokens, name string) {
+	n := len(t)
+	if n == 0 {
+		return t, ""
+	}
+	last := t[n-1]
+	p := t.prev(n - 1)
+	switch before := t.at(p); {
+	case last.name() == "" || isKeyword(last.Text) && !before.is("as"):
+		return t, ""
+	case before.is("as"):
+		return t[:p].trim(), last.name()
+	case p >= 0 && p < n-2 && (before.op(")") || before.Kind == Quoted || before.Kind == String || before.Kind == Number || before.Kind == raw || before.Kind == Word && (before.is("end") || !isKeyword(before.Text))):
+		return t[:p+1], last.name()
+	}
+	return t, ""
+}
+
+// expressionNames names each expression of a SELECT after its own text, as SQLite does; PostgreSQL
+// would say ?column? (the SQL console, apis/sql.go; view collections). Only where the names are seen:
+// outermost, and in a subquery of FROM.
+func expressionNames(s *statement) {
+	if s.verb != "select" && s.verb != "create view" {
+		return
+	}
+	for i := 0; i < len(s.tokens); i++ {
+		if !s.tokens[i].is("select") || !s.named(i) {
+			continue
+		}
+		first := i + 1
+		if d := s.next(i); s.at(d).is("distinct") {
+			first = d + 1
+		}
+		end := s.find(first, "from", "where", "union", "except", "intersect", "group", "order", "limit")
+		if end < 0 {
+			end = s.sectionEnd(first)
+		}
+		var list tokens
+		for n, item := range s.tokens[first:end].list() {
+			if n > 0 {
+				list = append(list, Token{Op, ","})
+			}
+			list = append(list, item.withName()...)
+		}
+		s.tokens = slices.Concat(s.tokens[:first], list, s.tokens[end:])
+	}
+}
+
+// sectionEnd is the parenthesis that closes around i, or the end.
+func (t tokens) sectionEnd(i int) int {
+	for depth := 0; i < len(t); i++ {
+		if t[i].op("(") {
+			depth++
+		} else if t[i].op(")") {
+			if depth--; depth < 0 {
+				return i
+			}
+		}
+	}
+	return len(t)
+}
+
+// named says whether the names of the SELECT at i are seen.
+func (s *statement) named(i int) bool {
+	before := s.prev(i)
+	if before < 0 || s.tokens[before].isAny("as", "all", "union") {
+		return true
+	}
+	return s.tokens[before].op("(") && s.at(s.prev(before)).isAny("from", "join")
+}
+
+func (t tokens) withName() tokens {
+	item := t.trim()
+	expression, alias := item.alias()
+	if alias != "" || len(expression) == 0 || columnAt(expression, 0) == len(expression) || expression[len(expression)-1].op("*") {
+		return t
+	}
+	for _, x := range expression {
+		if x.Kind == Param {
+			return t
+		}
+	}
+	return slices.Concat(tokens{{Space, " "}}, item, tokens{{Space, " "}, {Word, "AS"}, {Space, " "}, {Quoted, `"` + strings.ReplaceAll(Print(item), `"`, `""`) + `"`}, {Space, " "}})
+}
