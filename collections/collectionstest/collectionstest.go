@@ -12,8 +12,10 @@ package collectionstest
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -66,9 +68,36 @@ func Main(m *testing.M) int {
 	return Run(m.Run)
 }
 
+// Share is the part (1/Share) of its cases that a property test with a database runs: all on SQLite,
+// a tenth on PostgreSQL, where a statement costs a round trip, and all on both in the nightly lane.
+func Share() int {
+	if OnPostgres() && os.Getenv("MAMBA_NIGHTLY") == "" {
+		return postgresShare
+	}
+	return 1
+}
+
+const postgresShare = 10
+
+// fewerChecks gives rapid its share, if the command line does not say otherwise.
+func fewerChecks() error {
+	if !flag.Parsed() {
+		flag.Parse()
+	}
+	checks := flag.Lookup("rapid.checks")
+	if checks == nil || Share() == 1 || checks.Value.String() != checks.DefValue {
+		return nil
+	}
+	n, err := strconv.Atoi(checks.DefValue)
+	if err != nil {
+		return err
+	}
+	return checks.Value.Set(strconv.Itoa(max(1, n/Share())))
+}
+
 // Run is Main for a package that has more to do around its tests.
 func Run(tests func() int) int {
-	if err := makeTemplate(); err != nil {
+	if err := errors.Join(fewerChecks(), makeTemplate()); err != nil {
 		fmt.Fprintln(os.Stderr, "collectionstest:", err)
 		return 1
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -250,6 +251,9 @@ func (c *conn) run(ctx context.Context, query string, args []driver.NamedValue) 
 	if c.inTx && !c.pg.IsClosed() && c.pg.TxStatus() == 'E' {
 		undo := c.pg.Exec(context.Background(), "ROLLBACK TO SAVEPOINT "+savepoint+"; RELEASE SAVEPOINT "+savepoint).Close()
 		err = errors.Join(err, undo)
+	}
+	if given := ctx.Err(); given != nil {
+		err = fmt.Errorf("%w: %w", given, err) // the server only says that it was asked to stop
 	}
 	return nil, translate(err)
 }

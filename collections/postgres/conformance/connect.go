@@ -132,22 +132,43 @@ func load(file, url string) (err error) {
 	}
 	return to.Transactional(func(tx *dbx.Tx) error {
 		for _, kind := range []string{"table", "index", "view"} {
-			for _, o := range objects {
-				if o.Type != kind || !o.SQL.Valid {
-					continue
-				}
-				if _, err := tx.NewQuery(bare(o.SQL.String)).Execute(); err != nil {
-					return fmt.Errorf("%s %s: %w", o.Type, o.Name, err)
-				}
-				if kind == "table" {
-					if err := copyRows(from, tx, o.Name); err != nil {
-						return fmt.Errorf("rows of %s: %w", o.Name, err)
-					}
-				}
+			if err := makeAll(from, tx, kind, objects); err != nil {
+				return err
 			}
 		}
 		return nil
 	})
+}
+
+// makeAll makes the objects of a kind. What fails is tried again after the others: a view of SQLite
+// may be older than the view that it reads.
+func makeAll(from *dbx.DB, tx *dbx.Tx, kind string, objects []object) error {
+	var left []object
+	for _, o := range objects {
+		if o.Type == kind && o.SQL.Valid {
+			left = append(left, o)
+		}
+	}
+	for len(left) > 0 {
+		var again []object
+		var last error
+		for _, o := range left {
+			if _, err := tx.NewQuery(bare(o.SQL.String)).Execute(); err != nil {
+				again, last = append(again, o), fmt.Errorf("%s %s: %w", o.Type, o.Name, err)
+				continue
+			}
+			if kind == "table" {
+				if err := copyRows(from, tx, o.Name); err != nil {
+					return fmt.Errorf("rows of %s: %w", o.Name, err)
+				}
+			}
+		}
+		if len(again) == len(left) {
+			return last
+		}
+		left = again
+	}
+	return nil
 }
 
 // bare keeps dbx from reading [[…]] and {{…}} in a statement that is no template.
@@ -182,7 +203,7 @@ func copyRows(from *dbx.DB, to *dbx.Tx, table string) error {
 	if err := rows.Err(); err != nil {
 		return err
 	}
-	_, err = to.NewQuery(`SELECT setval(pg_get_serial_sequence({:table}, '_rowid_'), (SELECT COALESCE(max(_rowid_), 0) + 1 FROM {{` + table + `}}), false)`).
+	_, err = to.NewQuery(`SELECT setval(pg_get_serial_sequence({:table}, '_rowid_'), (SELECT COALESCE(max(_rowid_), 0) + 1 FROM {{` + table + `}}))`).
 		Bind(dbx.Params{"table": `"` + table + `"`}).Execute()
 	return err
 }
