@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/collections/collectionstest"
 	"github.com/mambahost/mamba/hooks/alloc"
 	"github.com/mambahost/mamba/hooks/audit"
 	"github.com/mambahost/mamba/wings/wire"
@@ -494,7 +495,7 @@ func TestT10_AllocEqualsItsModel(t *testing.T) {
 			rt.Fatal(err)
 		}
 	})
-	if total < 30_000 || tally["reserved"] < 1000 {
+	if total < 30_000/collectionstest.Share() || tally["reserved"] < 1000/collectionstest.Share() {
 		t.Errorf("only %d operations, %v", total, tally)
 	}
 	names := slices.SortedFunc(maps.Keys(tally), cmp.Compare[string])

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/collections/collectionstest"
 )
 
 // modelJob is what a job should be, kept in plain Go.
@@ -488,7 +489,7 @@ func TestT10_JobsAgainstAModel(t *testing.T) {
 		})
 	})
 	t.Logf("T10 (jobs): %d operations, 0 differences from the model, %s", total, time.Since(began).Round(time.Millisecond))
-	if total < 40_000 {
+	if total < 40_000/collectionstest.Share() {
 		t.Errorf("only %d operations", total)
 	}
 }
