@@ -1,7 +1,8 @@
-// Package ops is what operators see and decide: jobs that were given up, incidents.
+// Package ops is what operators see and decide: jobs that were given up, incidents; and what everybody
+// may know of how the installation is.
 //
 // It owns no table: it shows other rooms' rows to superusers and calls their functions. It refuses to
-// be of any use to a customer. Its one invariant: every change it makes leaves an audit row in the
+// tell anybody else more than the status. Its one invariant: every change it makes leaves an audit row in the
 // same transaction.
 package ops
 
@@ -24,20 +25,24 @@ import (
 	"github.com/mambahost/mamba/hooks/jobs"
 )
 
-// Ops serves admin/jobs and admin/incidents.
+// Ops serves admin/jobs, admin/incidents and status.
 type Ops struct {
 	jobs      *jobs.Queue
 	incidents *incidents.Book
 	audit     *audit.Log
+	database  string
 }
 
-// New returns the room.
-func New(j *jobs.Queue, i *incidents.Book, a *audit.Log) *Ops { return &Ops{j, i, a} }
+// New returns the room; database is the kind that status names, SQLite or PostgreSQL.
+func New(j *jobs.Queue, i *incidents.Book, a *audit.Log, database string) *Ops {
+	return &Ops{j, i, a, database}
+}
 
 const perPage = 50
 
-// Routes registers the operators' routes on the /api/v1 group.
+// Routes registers the operators' routes and the status on the /api/v1 group.
 func (o *Ops) Routes(g *router.RouterGroup[*core.RequestEvent]) {
+	g.GET("/status", o.status)
 	g.GET("/admin/jobs", superuser(o.listJobs))
 	g.GET("/admin/jobs/health", superuser(o.health))
 	g.POST("/admin/jobs/{id}/retry", superuser(o.decide("job.retry", o.jobs.Retry)))

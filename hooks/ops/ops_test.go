@@ -61,7 +61,7 @@ func newDesk(t *testing.T) *desk {
 	must(t, err)
 	g := r.Group("/api/v1")
 	access.Door(g)
-	New(d.jobs, d.book, log).Routes(g)
+	New(d.jobs, d.book, log, "SQLite").Routes(g)
 	d.mux, err = r.BuildMux()
 	must(t, err)
 	d.super, d.user = d.token(t, core.CollectionNameSuperusers), d.token(t, "users")
