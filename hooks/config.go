@@ -16,19 +16,20 @@ import (
 // Config of the panel. Flags fills it from the command line and the environment.
 type Config struct {
 	Version       string
-	PublicURL     string // as browsers see the panel, e.g. https://panel.example; empty: http:// and the listen address
-	NodeListen    string // address of the node listener
-	NodePublic    string // host:port that nodes dial; empty: host of PublicURL and port of NodeListen
-	MasterKeyFile string // empty: master.key beside the data folder
-	LocalNode     bool   // enrol this machine and run its node daemon as a child process
-	NodeName      string // of the local node
-	NodeAddress   string // address that players of the local node use
-	NodePorts     string // ports of the local node, "25565-25600,27015"
-	Demo          bool   // seed the demo
-	DemoMail      string // URL of a page that shows the demo's mails; for what is printed
-	HTTPAddress   string // as `serve --http` was told; for what is printed
-	SMTP          string // host:port; empty: as set in the dashboard
-	BreakGlass    bool   // schema edits, imports, SQL and restores through the dashboard are allowed
+	PublicURL     string    // as browsers see the panel, e.g. https://panel.example; empty: http:// and the listen address
+	NodeListen    string    // address of the node listener
+	NodePublic    string    // host:port that nodes dial; empty: host of PublicURL and port of NodeListen
+	MasterKeyFile string    // empty: master.key beside the data folder
+	LocalNode     bool      // enrol this machine and run its node daemon as a child process
+	NodeName      string    // of the local node
+	NodeAddress   string    // address that players of the local node use
+	NodePorts     string    // ports of the local node, "25565-25600,27015"
+	Demo          bool      // seed the demo
+	DemoMail      string    // URL of a page that shows the demo's mails; for what is printed
+	HTTPAddress   string    // as `serve --http` was told; for what is printed
+	SMTP          string    // host:port; empty: as set in the dashboard
+	database      *database // which one the collections are on; nil: SQLite
+	BreakGlass    bool      // schema edits, imports, SQL and restores through the dashboard are allowed
 
 	Web     http.Handler // the customer's web app
 	Log     *slog.Logger // nil: text on standard error
@@ -38,13 +39,14 @@ type Config struct {
 // Flags registers the panel's own flags and returns the Config they fill. The default of each comes
 // from the environment variable named in its help.
 func Flags(f *pflag.FlagSet, version string) *Config {
-	c := &Config{Version: version}
+	c := &Config{Version: version, database: &database{}}
 	text := func(p *string, name, env, unset, help string) {
 		if v := os.Getenv(env); v != "" {
 			unset = v
 		}
 		f.StringVar(p, name, unset, help+" ("+env+")")
 	}
+	text(&c.database.url, "db", "MAMBA_DB", "", "postgres:// URL of the database; default: SQLite in the data folder")
 	text(&c.PublicURL, "public-url", "MAMBA_PUBLIC_URL", "", "URL under which browsers reach the panel")
 	text(&c.NodeListen, "node-listen", "MAMBA_NODE_LISTEN", ":8443", "address of the node listener")
 	text(&c.NodePublic, "node-public", "MAMBA_NODE_PUBLIC", "", "host:port that nodes dial; default: host of the public URL and port of the node listener")

@@ -37,10 +37,11 @@ import (
 	"github.com/mambahost/mamba/hooks/tenancy"
 )
 
-// Priorities of our hooks: first runs before everything of PocketBase's.
+// Priorities of our hooks: first runs before everything of PocketBase's, last after it.
 const (
 	first = -9999
 	early = -100
+	last  = 9999
 )
 
 // How long finished jobs and delivered events are kept, and how many go in one night.
@@ -61,6 +62,7 @@ func Register(app core.App, c *Config) {
 		c.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	bindGuards(app, c.BreakGlass)
+	bindDatabase(app, c)
 	app.OnServe().Bind(handler("mamba.serve", early, func(e *core.ServeEvent) error {
 		c.HTTPAddress = e.Server.Addr
 		p, err := Open(app, c)
@@ -136,7 +138,7 @@ func Open(app core.App, c *Config) (*Panel, error) {
 		Incidents: p.Incidents, Secrets: p.Secrets, Nodes: p.Fleet, Log: p.log,
 	})
 	p.Fleet.SetPlacements(p.Servers)
-	p.Ops = ops.New(p.Jobs, p.Incidents, p.Audit)
+	p.Ops = ops.New(p.Jobs, p.Incidents, p.Audit, p.config.database.kind())
 	p.bindHooks()
 	p.schedule()
 	return p, nil

@@ -1,0 +1,142 @@
+package hooks
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/mambahost/mamba/collections/postgres"
+)
+
+// Bounds of the PostgreSQL mode. A panel instance needs readers + writers + a few of its own, which
+// with three instances stays below PostgreSQL's default of 100 connections.
+const (
+	postgresReaders = 16
+	postgresWriters = 8
+	connectTimeout  = 30 * time.Second // of the first look at the server
+)
+
+// database is which database the collections are on: SQLite in the data folder, or PostgreSQL. A nil
+// one is SQLite.
+type database struct {
+	url string // empty: SQLite
+
+	mu sync.Mutex
+	pg *postgres.Database // nil until the first connect, and on SQLite; guarded by mu
+}
+
+// kind is how status pages and logs name it.
+func (d *database) kind() string {
+	if d == nil || d.url == "" {
+		return "SQLite"
+	}
+	return "PostgreSQL"
+}
+
+// open returns the PostgreSQL database, after it was checked and prepared once; nil on SQLite.
+func (d *database) open() (*postgres.Database, error) {
+	if d == nil || d.url == "" {
+		return nil, nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.pg != nil {
+		return d.pg, nil
+	}
+	if !strings.HasPrefix(d.url, "postgres://") && !strings.HasPrefix(d.url, "postgresql://") {
+		return nil, fmt.Errorf("--db %q: it is a URL like postgres://user:password@host:5432/mamba; leave it out for SQLite", d.url)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
+	defer cancel()
+	pg, err := postgres.Open(ctx, postgres.Config{URL: d.url})
+	if err != nil {
+		return nil, fmt.Errorf("--db: %w", err)
+	}
+	d.pg = pg
+	return pg, nil
+}
+
+// close ends what open began; the app's own connections are closed by PocketBase before.
+func (d *database) close() {
+	if d == nil {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.pg != nil {
+		d.pg.Close()
+		d.pg = nil
+	}
+}
+
+// Connect is PocketBase's DBConnect: it opens data.db or auxiliary.db on the configured database. It
+// is called at bootstrap, when the flags are parsed.
+func (c *Config) Connect(path string) (*dbx.DB, error) {
+	pg, err := c.database.open()
+	if err != nil {
+		return nil, err
+	}
+	if pg == nil {
+		return connectSQLite(path)
+	}
+	return pg.Connect(path)
+}
+
+// connectSQLite opens a database as PocketBase does, and, where there is one, its first connection at
+// once: each reads the whole schema, and a start needs several, which so come beside each other.
+func connectSQLite(path string) (*dbx.DB, error) {
+	db, err := core.DefaultDBConnect(path)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(path); err == nil {
+		go func() { _ = db.DB().Ping() }() // ends with the connection; whoever uses the database is told what is wrong with it
+	}
+	return db, nil
+}
+
+// bindDatabase makes instances that start together on one PostgreSQL database migrate it one after
+// the other, and sets the sizes of the pools. SQLite is left as PocketBase has it.
+func bindDatabase(app core.App, c *Config) {
+	app.OnBootstrap().Bind(handler("mamba.database.bootstrap", first, func(e *core.BootstrapEvent) error {
+		pg, err := c.database.open()
+		if err != nil {
+			return err
+		}
+		if pg == nil {
+			return e.Next()
+		}
+		return pg.BootLock(context.Background(), func() error {
+			if err := e.Next(); err != nil {
+				return err
+			}
+			if err := e.App.RunAllMigrations(); err != nil {
+				return fmt.Errorf("migrate: %w", err)
+			}
+			return sizePools(e.App)
+		})
+	}))
+	app.OnTerminate().Bind(handler("mamba.database.terminate", last, func(e *core.TerminateEvent) error {
+		err := e.Next()
+		c.database.close()
+		return err
+	}))
+}
+
+func sizePools(app core.App) error {
+	for pool, size := range map[dbx.Builder]int{app.ConcurrentDB(): postgresReaders, app.NonconcurrentDB(): postgresWriters} {
+		db, ok := pool.(*dbx.DB)
+		if !ok {
+			return fmt.Errorf("a pool of the database is a %T", pool)
+		}
+		db.DB().SetMaxOpenConns(size)
+		db.DB().SetMaxIdleConns(size)
+	}
+	return nil
+}
