@@ -260,7 +260,8 @@ func (c *Catalog) iconOf(app core.App, idOrSlug, version string) (*collections.B
 	return nil, fmt.Errorf("find the icon of blueprint %s: %w", idOrSlug, err)
 }
 
-// List returns every offered blueprint, by name.
+// List returns every offered blueprint, by name. One that cannot be read any more, because it was
+// damaged or a newer release is stricter, is logged and left out: the others can be played.
 func (c *Catalog) List(app core.App) ([]Offered, error) {
 	rows, err := collections.Every[collections.BlueprintRow](app, collections.BlueprintRows, "name ASC", 0, dbx.HashExp{"enabled": true})
 	if err != nil {
@@ -270,7 +271,8 @@ func (c *Catalog) List(app core.App) ([]Offered, error) {
 	for _, row := range rows {
 		o, err := c.offered(app, row)
 		if err != nil {
-			return nil, err
+			c.log.Error("a blueprint is left out of the list: it cannot be read", "blueprint", row.Slug(), "error", err)
+			continue
 		}
 		out = append(out, o)
 	}
