@@ -1,4 +1,4 @@
-import { Button, Skeleton } from '@mantine/core';
+import { Button } from '@mantine/core';
 import { IconLock } from '@tabler/icons-react';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { createFileRoute, useNavigate } from '@tanstack/react-router';
@@ -53,7 +53,13 @@ function NewServerPage() {
       {current.error && !current.data ? (
         <Failure cause={current.error} retry={() => void current.refetch()} />
       ) : !current.data ? (
-        <Skeleton height={320} radius={12} />
+        <div className={classes.wizard}>
+          <div className={classes.steps}>
+            <WizardStep n={1} title={t('create.game')} state="open">
+              <GameStep games={undefined} error={null} retry={() => undefined} onPick={() => undefined} />
+            </WizardStep>
+          </div>
+        </div>
       ) : blocked ? (
         <Empty icon={<IconLock size={26} aria-hidden="true" />} title={t('create.title')} lead={blocked} />
       ) : (
