@@ -300,3 +300,71 @@ test('T30 the same by keyboard alone at 390 px', { timeout: 300_000 }, async (t)
   t.diagnostic('T30: the journey by keyboard at 390 px, 0 console errors');
   await close();
 });
+
+test('T30 what goes wrong is said, and nothing typed is lost', { timeout: 300_000 }, async (t) => {
+  const { page, errors, close } = await newPage(browser, { viewport: { width: 820, height: 900 } });
+  const email = newAddress('lou');
+  await page.goto('/sign-up');
+  await page.getByLabel('Your name').fill('Lou');
+  await page.getByLabel('E-mail address').fill(email);
+  await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
+  await page.getByRole('button', { name: 'Create account' }).click();
+  await heading(page, 'Check your mail').waitFor();
+  await page.goto(await mailLink(email, 'verify'));
+  await heading(page, 'Your address is confirmed').waitFor();
+
+  await t.test('a link that is used up leads on', async () => {
+    await page.goto('/reset-password#token=nonsense');
+    await page.getByLabel('New password').fill(PASSWORD);
+    await page.getByRole('button', { name: 'Save the password' }).click();
+    await heading(page, 'This link does not work any more').waitFor();
+    await axe(page, 'a dead link');
+    await page.getByRole('link', { name: 'Have a new link sent' }).click();
+    await heading(page, 'Set a new password').waitFor();
+  });
+
+  await t.test('the wizard survives a reload and the back button', async () => {
+    await page.goto('/welcome');
+    await page.getByLabel('Name').fill(`Lou ${email}`.slice(0, 24));
+    await page.getByRole('button', { name: 'Create organisation' }).click();
+    await page.getByRole('heading', { name: 'No servers yet' }).waitFor();
+    await page.getByRole('main').getByRole('link', { name: 'New server' }).click();
+    await page.getByRole('button', { name: /Luanti/ }).click();
+    await page.getByText('Let us choose').waitFor();
+    await page.getByLabel('Server name').fill('Blocks');
+    await page.reload();
+    await page.getByText('Let us choose').waitFor();
+    assert.equal(await page.getByLabel('Server name').inputValue(), 'Blocks');
+    await page.getByRole('button', { name: 'Continue' }).click();
+    await page.getByRole('button', { name: 'Create server' }).waitFor();
+    await page.goBack();
+    await page.getByLabel('Server name').waitFor();
+    assert.equal(await page.getByLabel('Server name').inputValue(), 'Blocks');
+    await page.goForward();
+    await page.getByRole('button', { name: 'Create server' }).waitFor();
+  });
+
+  await t.test('an image that is not to be had is told at once, and how to go on', async () => {
+    await page.getByRole('button', { name: 'Create server' }).click();
+    await page.waitForURL(/\/install$/);
+    await status(page, 'INSTALL_FAILED', 60_000);
+    await page.getByText('could not be downloaded').waitFor();
+    await page.getByRole('button', { name: 'Install again' }).waitFor();
+    await axe(page, 'a failed install');
+    await page.getByRole('link', { name: 'Overview' }).click();
+    await page.getByText('The install failed').first().waitFor();
+    await axe(page, 'the overview of a failed install');
+  });
+
+  await t.test('what does not exist says so', async () => {
+    const org = new URL(page.url()).pathname.split('/')[2];
+    assert.deepEqual(errors.splice(0).length, 1, 'only the dead link is in the console of the browser');
+    await page.goto(`/o/${org}/servers/nonsense1234567`);
+    await page.getByRole('heading', { name: 'This server does not exist', level: 2 }).waitFor();
+    await axe(page, 'a server that is not there');
+    await page.goto('/o/nobody-is-here/servers');
+    await page.getByRole('heading', { name: /This organisation does not exist/, level: 2 }).waitFor();
+    await axe(page, 'an organisation that is not there');
+  });
+  await close();
+});

@@ -36,8 +36,9 @@ export async function createServer(client: QueryClient, org: string, content: Ne
     body: content,
     idempotencyKey: key,
   });
-  client.setQueryData(['org', org, 'server', server.id], { ...server, job });
   putServer(client, org, server);
+  // Old from the start: what the panel told of it before this answer came found nothing to be applied to.
+  client.setQueryData(['org', org, 'server', server.id], { ...server, job }, { updatedAt: 0 });
   void client.invalidateQueries({ queryKey: ['org', org, 'current'] });
   return server;
 }

@@ -37,6 +37,7 @@ describe('createServer', () => {
     expect(asked[0]?.headers.get('X-Tenant')).toBe('owls');
     expect(asked[0]?.body).toEqual(content);
     expect(held()?.status).toBe('INSTALLING');
+    expect(client.getQueryState(key)?.dataUpdatedAt).toBe(0); // the page asks again: it may have changed meanwhile
   });
   it('keeps the key while the form stays, and changes it with the form', () => {
     const keyFor = keyKeeper();

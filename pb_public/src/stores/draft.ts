@@ -37,6 +37,44 @@ export function draftOf(game: Game, limits: Limits): Draft {
   };
 }
 
+const place = (org: string, game: Pick<Game, 'slug'>) => `mamba.draft.${org}.${game.slug}`;
+
+/** Keeps a form for as long as the tab is open, without its secrets. */
+export function keepDraft(org: string, game: Game, draft: Draft): void {
+  const secret = new Set(game.variables.filter((v) => v.kind === 'secret').map((v) => v.key));
+  const variables = Object.fromEntries(Object.entries(draft.variables).filter(([key]) => !secret.has(key)));
+  try {
+    sessionStorage.setItem(place(org, game), JSON.stringify({ ...draft, variables }));
+  } catch {
+    // storage is off or full: a reload loses the form
+  }
+}
+
+export function dropDraft(org: string, game: Pick<Game, 'slug'>): void {
+  try {
+    sessionStorage.removeItem(place(org, game));
+  } catch {
+    // nothing was kept
+  }
+}
+
+/** The form as it was left in this tab, over what the game starts with. */
+export function keptDraft(org: string, game: Game, fresh: Draft): Draft {
+  try {
+    const held = JSON.parse(sessionStorage.getItem(place(org, game)) ?? '{}') as Partial<Draft>;
+    const known = Object.entries(held.variables ?? {}).filter(([key]) => key in fresh.variables);
+    return {
+      name: String(held.name ?? fresh.name),
+      variant: game.variants.some((v) => v.key === held.variant) ? String(held.variant) : fresh.variant,
+      node: String(held.node ?? fresh.node),
+      limits: { ...fresh.limits, ...held.limits },
+      variables: { ...fresh.variables, ...Object.fromEntries(known.map(([k, v]) => [k, String(v)])) },
+    };
+  } catch {
+    return fresh;
+  }
+}
+
 /** What can be seen to be wrong before asking the panel. */
 export function faultsOf(draft: Draft, game: Game): Faults {
   const variables = variableFaults(game.variables, draft.variables);

@@ -1,7 +1,16 @@
-import { describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it } from 'vitest';
 import { type Game, readBlueprint, readGame, type Variable } from '@/api/blueprints';
 import { ApiError } from '@/api/error';
-import { changedVariables, draftOf, faultsOf, placeFaults, toNewServer } from './draft';
+import {
+  changedVariables,
+  draftOf,
+  dropDraft,
+  faultsOf,
+  keepDraft,
+  keptDraft,
+  placeFaults,
+  toNewServer,
+} from './draft';
 import { rank } from './rank';
 import {
   checkEmail,
@@ -260,6 +269,31 @@ it('the last look says what was set otherwise than the game comes, and covers se
     { name: 'Player slots', value: 'Empty' },
     { name: 'Password', value: '••••••••' },
   ]);
+});
+
+describe('a form that was left', () => {
+  const fresh = () => draftOf(game, { memory_mib: 1024, cpu_millicores: 500, disk_gib: 1 });
+  afterEach(() => sessionStorage.clear());
+  it('is as it was in this tab, but for its secrets', () => {
+    keepDraft('owls', game, {
+      ...fresh(),
+      name: 'Mine',
+      variant: 'java17',
+      variables: { EULA: 'true', SLOTS: '12', PASSWORD: 'a secret one' },
+    });
+    expect(JSON.stringify(sessionStorage)).not.toContain('a secret one');
+    const back = keptDraft('owls', game, fresh());
+    expect(back).toMatchObject({ name: 'Mine', variant: 'java17', variables: { SLOTS: '12', PASSWORD: '' } });
+    expect(keptDraft('others', game, fresh())).toEqual(fresh());
+    dropDraft('owls', game);
+    expect(keptDraft('owls', game, fresh())).toEqual(fresh());
+  });
+  it('gives way to a game that has changed, and to nonsense', () => {
+    keepDraft('owls', game, { ...fresh(), variant: 'java8', variables: { GONE: 'x' } });
+    expect(keptDraft('owls', game, fresh())).toEqual(fresh());
+    sessionStorage.setItem('mamba.draft.owls.minecraft-paper', '{');
+    expect(keptDraft('owls', game, fresh())).toEqual(fresh());
+  });
 });
 
 describe('sizing', () => {

@@ -191,6 +191,7 @@ describe('Live', () => {
     live.start();
     await vi.advanceTimersByTimeAsync(1);
     expect(realtime.topics.size).toBe(1);
+    client.setQueryData(detail, aServer({ rev: 2 }));
     expect(stale(detail)).toBe(false);
     realtime.isConnected = false;
     realtime.onDisconnect?.([]);
@@ -208,6 +209,16 @@ describe('Live', () => {
     expect(told).toHaveBeenCalledTimes(2);
     live.stop();
     expect(vi.getTimerCount()).toBe(others);
+  });
+  it('asks again for what may have changed before it was subscribed', async () => {
+    client.setQueryData(detail, aServer());
+    client.setQueryData(['org', 'owls', 'blueprints'], []);
+    const realtime = aRealtime();
+    const live = new Live(client, 'owls', 't1', realtime);
+    live.start();
+    await vi.waitFor(() => expect(stale(detail)).toBe(true));
+    expect(stale(['org', 'owls', 'blueprints'])).toBe(false);
+    live.stop();
   });
   it('subscribes to its own topic and to nothing else', async () => {
     const realtime = aRealtime();

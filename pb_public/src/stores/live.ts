@@ -83,6 +83,9 @@ export interface LiveState {
   lostAt: number | null;
 }
 
+/** The kinds of queries that messages keep fresh. */
+const told = new Set(['server', 'servers', 'activity', 'current']);
+
 const RETRY_MS = 5000;
 const POLL_MS = 1000;
 
@@ -151,7 +154,11 @@ export class Live {
     clearInterval(this.poll);
     const again = this.state.lostAt !== null;
     this.set({ lostAt: null });
-    if (again) void this.client.invalidateQueries({ queryKey: ['org', this.org] });
+    // What changed between an answer and the first subscription was told to nobody, either.
+    void this.client.invalidateQueries({
+      queryKey: ['org', this.org],
+      predicate: ({ queryKey }) => again || told.has(String(queryKey[2])),
+    });
   }
 
   /**

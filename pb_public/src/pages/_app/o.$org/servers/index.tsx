@@ -105,8 +105,8 @@ function Servers() {
         <Failure cause={servers.error} retry={() => void servers.refetch()} />
       ) : (
         <div className={classes.list} aria-busy="true">
-          {[0, 1, 2, 3].map((i) => (
-            <Skeleton key={i} height={82} radius={12} />
+          {[0, 1, 2].map((i) => (
+            <ComingRow key={i} />
           ))}
         </div>
       )}
@@ -213,6 +213,22 @@ function Row({ server, org }: { server: Server; org: string }) {
         {mib(server.limits.memory_mib)} · {cores(server.limits.cpu_millicores)}
       </div>
     </li>
+  );
+}
+
+/** A row while its server is asked for. */
+function ComingRow() {
+  return (
+    <div className={classes.row}>
+      <Skeleton height={48} width={48} radius={10} />
+      <div className={classes.name}>
+        <Skeleton height={14} width="60%" my={5} />
+        <Skeleton height={11} width="40%" my={4} />
+      </div>
+      <Skeleton className={classes.status} height={13} width={120} />
+      <Skeleton className={classes.address} height={13} width={150} />
+      <Skeleton className={classes.size} height={12} width={90} ml="auto" />
+    </div>
   );
 }
 

@@ -1,4 +1,4 @@
-import { Button, Skeleton } from '@mantine/core';
+import { Button } from '@mantine/core';
 import { IconLock } from '@tabler/icons-react';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { createFileRoute, useNavigate } from '@tanstack/react-router';
@@ -10,8 +10,11 @@ import {
   changedVariables,
   type Draft,
   draftOf,
+  dropDraft,
   type Faults,
   faultsOf,
+  keepDraft,
+  keptDraft,
   noFaults,
   placeFaults,
   toNewServer,
@@ -32,8 +35,9 @@ import { WizardStep } from '@/ui/wizard/WizardStep';
 import classes from '@/ui/wizard/wizard.module.css';
 
 export const Route = createFileRoute('/_app/o/$org/servers/new')({
-  validateSearch: (s: Record<string, unknown>): { game?: string } => ({
+  validateSearch: (s: Record<string, unknown>): { game?: string; review?: boolean } => ({
     game: typeof s.game === 'string' ? s.game : undefined,
+    review: s.review === true && typeof s.game === 'string' ? true : undefined,
   }),
   component: NewServerPage,
 });
@@ -49,7 +53,13 @@ function NewServerPage() {
       {current.error && !current.data ? (
         <Failure cause={current.error} retry={() => void current.refetch()} />
       ) : !current.data ? (
-        <Skeleton height={320} radius={12} />
+        <div className={classes.wizard}>
+          <div className={classes.steps}>
+            <WizardStep n={1} title={t('create.game')} state="open">
+              <GameStep games={undefined} error={null} retry={() => undefined} onPick={() => undefined} />
+            </WizardStep>
+          </div>
+        </div>
       ) : blocked ? (
         <Empty icon={<IconLock size={26} aria-hidden="true" />} title={t('create.title')} lead={blocked} />
       ) : (
@@ -66,13 +76,21 @@ function whyNot(current: Current): string {
 }
 
 function Wizard({ org, current }: { org: string; current: Current }) {
-  const { game: slug } = Route.useSearch();
+  const { game: slug, review } = Route.useSearch();
   const navigate = useNavigate({ from: Route.fullPath });
   const games = useQuery(blueprintsQuery(org));
   const game = useQuery({ ...gameQuery(org, slug ?? ''), enabled: slug !== undefined });
   const pick = (next: string | undefined) => void navigate({ search: { game: next }, replace: slug !== undefined });
   return game.data && slug ? (
-    <Chosen key={game.data.slug} org={org} current={current} game={game.data} repick={() => pick(undefined)} />
+    <Chosen
+      key={game.data.slug}
+      org={org}
+      current={current}
+      game={game.data}
+      review={review === true}
+      toStep={(last) => void navigate({ search: { game: slug, review: last || undefined } })}
+      repick={() => pick(undefined)}
+    />
   ) : (
     <div className={classes.wizard}>
       <div className={classes.steps}>
@@ -101,40 +119,50 @@ interface ChosenProps {
   org: string;
   current: Current;
   game: Game;
+  /** Whether the last step is asked for. It is shown once nothing is wrong with the one before. */
+  review: boolean;
+  toStep: (last: boolean) => void;
   repick: () => void;
 }
 
 /** Steps two and three, once there is a game. */
-function Chosen({ org, current, game, repick }: ChosenProps) {
+function Chosen({ org, current, game, review, toStep, repick }: ChosenProps) {
   const client = useQueryClient();
   const navigate = useNavigate();
   const free = left(current.quota, current.used);
-  const [draft, setDraft] = useState<Draft>(() => draftOf(game, recommended(sliders(game, free, []))));
+  const [draft, setDraft] = useState<Draft>(() =>
+    keptDraft(org, game, draftOf(game, recommended(sliders(game, free, [])))),
+  );
   const [faults, setFaults] = useState<Faults>(noFaults);
-  const [step, setStep] = useState<2 | 3>(2);
+  const change = (next: Draft) => {
+    setDraft(next);
+    keepDraft(org, game, next);
+  };
   const keyFor = useRef(keyKeeper());
   const placement = useQuery(placementQuery(org, { blueprint: game.id, limits: useSettled(draft.limits) }));
   const nodes = placement.data?.nodes ?? [];
   const range: Sliders = sliders(game, free, nodes);
   const limits = clamp(draft.limits, range);
   const settled = { ...draft, limits };
+  const step = review && !faultsOf(settled, game).any ? 3 : 2;
   const toReview = () => {
     const found = faultsOf(settled, game);
     setFaults(found);
     if (found.any) return;
-    setStep(3);
+    toStep(true);
   };
   const { run, busy } = useAct(
     async () => {
       const content = toNewServer(settled, game);
       const server = await createServer(client, org, content, keyFor.current(content));
+      dropDraft(org, game);
       await navigate({ to: '/o/$org/servers/$server/install', params: { org, server: server.id } });
     },
     (error) => {
       const found = placeFaults(error, game);
       if (!found.any) return false;
       setFaults(found);
-      setStep(2);
+      toStep(false);
       return true;
     },
   );
@@ -148,7 +176,7 @@ function Chosen({ org, current, game, repick }: ChosenProps) {
           title={t('create.size')}
           state={step === 2 ? 'open' : 'done'}
           said={settled.name}
-          onChange={() => setStep(2)}
+          onChange={() => toStep(false)}
         >
           <SettingsStep
             game={game}
@@ -158,7 +186,7 @@ function Chosen({ org, current, game, repick }: ChosenProps) {
             free={free}
             placement={placement.data}
             placing={placement}
-            onChange={setDraft}
+            onChange={change}
             onNext={toReview}
           />
         </WizardStep>
