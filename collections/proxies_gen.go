@@ -1074,7 +1074,7 @@ func FindAuthority(app core.App, id string) (*Authority, error) {
 	return findProxy[Authority](app, Authorities, id)
 }
 
-// Kind is listener: the panel's own certificate on the node listener.
+// Kind is listener: not made any more; each instance of the panel has a certificate of its own in memory.
 func (r *Authority) Kind() string { return r.GetString("kind") }
 
 // SetKind sets kind; see Kind.
@@ -1347,6 +1347,78 @@ func (r *NodeCertificate) Created() time.Time { return r.GetDateTime("created").
 
 // Updated is when the row was last written.
 func (r *NodeCertificate) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
+// NodeLink is a row of node_links, owned by hooks/fleet.
+type NodeLink struct{ core.BaseRecordProxy }
+
+// NodeLinks is the name of the collection.
+const NodeLinks = "node_links"
+
+// NewNodeLink returns an empty row that is not saved yet.
+func NewNodeLink(app core.App) (*NodeLink, error) { return newProxy[NodeLink](app, NodeLinks) }
+
+// FindNodeLink returns the row of that id; sql.ErrNoRows when there is none.
+func FindNodeLink(app core.App, id string) (*NodeLink, error) {
+	return findProxy[NodeLink](app, NodeLinks, id)
+}
+
+// Node is node.
+func (r *NodeLink) Node() string { return r.GetString("node") }
+
+// SetNode sets node; see Node.
+func (r *NodeLink) SetNode(v string) { r.Set("node", v) }
+
+// Instance is of the panel, that holds a control connection of the node; one that is dead does not count.
+func (r *NodeLink) Instance() string { return r.GetString("instance") }
+
+// SetInstance sets instance; see Instance.
+func (r *NodeLink) SetInstance(v string) { r.Set("instance", v) }
+
+// Created is when the row was made.
+func (r *NodeLink) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *NodeLink) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
+// PanelCertificate is a row of panel_certificates, owned by hooks/fleet.
+type PanelCertificate struct{ core.BaseRecordProxy }
+
+// PanelCertificates is the name of the collection.
+const PanelCertificates = "panel_certificates"
+
+// NewPanelCertificate returns an empty row that is not saved yet.
+func NewPanelCertificate(app core.App) (*PanelCertificate, error) {
+	return newProxy[PanelCertificate](app, PanelCertificates)
+}
+
+// FindPanelCertificate returns the row of that id; sql.ErrNoRows when there is none.
+func FindPanelCertificate(app core.App, id string) (*PanelCertificate, error) {
+	return findProxy[PanelCertificate](app, PanelCertificates, id)
+}
+
+// Instance is of the panel, that shows this certificate to other instances.
+func (r *PanelCertificate) Instance() string { return r.GetString("instance") }
+
+// SetInstance sets instance; see Instance.
+func (r *PanelCertificate) SetInstance(v string) { r.Set("instance", v) }
+
+// Fingerprint is SHA-256 of the DER, hex; without its row a certificate is refused.
+func (r *PanelCertificate) Fingerprint() string { return r.GetString("fingerprint") }
+
+// SetFingerprint sets fingerprint; see Fingerprint.
+func (r *PanelCertificate) SetFingerprint(v string) { r.Set("fingerprint", v) }
+
+// NotAfter is not_after.
+func (r *PanelCertificate) NotAfter() time.Time { return r.GetDateTime("not_after").Time() }
+
+// SetNotAfter sets not_after; see NotAfter.
+func (r *PanelCertificate) SetNotAfter(v time.Time) { r.Set("not_after", dateTime(v)) }
+
+// Created is when the row was made.
+func (r *PanelCertificate) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *PanelCertificate) Updated() time.Time { return r.GetDateTime("updated").Time() }
 
 // IPPool is a row of ip_pools, owned by hooks/alloc.
 type IPPool struct{ core.BaseRecordProxy }
