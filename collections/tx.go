@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"sync"
 
 	"github.com/pocketbase/pocketbase/core"
 )
@@ -27,7 +28,18 @@ func Tx(app core.App, locks []Lock, fn func(tx core.App) error) error {
 	if _, err := sortLocks(locks); err != nil {
 		return err
 	}
-	return app.RunInTransaction(fn)
+	if open := openOf(app); open != nil || app.TxInfo() != nil {
+		return fn(app) // joins; PocketBase commits
+	}
+	return app.RunInTransaction(func(tx core.App) error {
+		open := &openTx{}
+		opened.Store(tx.TxInfo(), open)
+		defer opened.Delete(tx.TxInfo())
+		if err := fn(tx); err != nil {
+			return err
+		}
+		return open.finish(tx)
+	})
 }
 
 // sortLocks returns the locks in the order in which they are taken, each once.
@@ -41,6 +53,87 @@ func sortLocks(locks []Lock) ([]Lock, error) {
 		}
 	}
 	return sorted, nil
+}
+
+// opened is what Tx keeps of each transaction that runs, by its *core.TxAppInfo: PocketBase has no place
+// of ours in a transaction.
+var opened sync.Map
+
+// openTx is used by the one goroutine that runs the transaction.
+type openTx struct {
+	pending []pending // batches with items
+}
+
+type pending struct {
+	order int
+	batch any // *Batch[T]
+	items any // []T
+	flush func(tx core.App, items any) error
+}
+
+func openOf(app core.App) *openTx {
+	info := app.TxInfo()
+	if info == nil {
+		return nil
+	}
+	v, ok := opened.Load(info)
+	if !ok {
+		return nil // PocketBase's own transaction, not one of Tx
+	}
+	return v.(*openTx)
+}
+
+// finish flushes batches, the lowest order first, until none has items: a flush may add to others.
+func (o *openTx) finish(tx core.App) error {
+	for len(o.pending) > 0 {
+		i := 0
+		for j, p := range o.pending {
+			if p.order < o.pending[i].order {
+				i = j
+			}
+		}
+		p := o.pending[i]
+		o.pending = slices.Delete(o.pending, i, i+1)
+		if err := p.flush(tx, p.items); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// InTx reports whether tx is inside a transaction that Tx opened.
+func InTx(tx core.App) bool { return openOf(tx) != nil }
+
+// Batch gathers what the parts of one transaction have to do together at its end, just before the
+// commit: a number that has to grow in the order of commits, one statement instead of many. Make it
+// once, not per transaction.
+type Batch[T any] struct {
+	order int
+	flush func(tx core.App, items []T) error
+}
+
+// NewBatch returns a Batch whose flush runs at the end of every transaction that added to it, with all
+// that was added, in that order. Batches of a lower order come first. An error rolls everything back.
+func NewBatch[T any](order int, flush func(tx core.App, items []T) error) *Batch[T] {
+	return &Batch[T]{order: order, flush: flush}
+}
+
+// Add gathers an item. Outside of a Tx, and in a transaction that is PocketBase's own, it is flushed at
+// once.
+func (b *Batch[T]) Add(tx core.App, item T) error {
+	open := openOf(tx)
+	if open == nil {
+		return b.flush(tx, []T{item})
+	}
+	for i, p := range open.pending {
+		if p.batch == b {
+			open.pending[i].items = append(p.items.([]T), item)
+			return nil
+		}
+	}
+	open.pending = append(open.pending, pending{order: b.order, batch: b, items: []T{item},
+		flush: func(tx core.App, items any) error { return b.flush(tx, items.([]T)) }})
+	return nil
 }
 
 // AfterCommit runs fn once the transaction that tx belongs to has committed, or at once outside of
