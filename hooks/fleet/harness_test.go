@@ -275,9 +275,15 @@ func syncing() *http.ServeMux {
 // joinWings joins a new node through the real command's code; it is not started.
 func (p *panel) joinWings(t testing.TB, name string, h http.Handler) *wings {
 	t.Helper()
+	return p.joinWingsAt(t, p.Addr(), name, h)
+}
+
+// joinWingsAt joins at another address that leads to the panel.
+func (p *panel) joinWingsAt(t testing.TB, address, name string, h http.Handler) *wings {
+	t.Helper()
 	_, token := p.addNode(t, name)
 	dir := t.TempDir()
-	if _, err := link.Join(t.Context(), "https://"+p.Addr(), token, dir, "test"); err != nil {
+	if _, err := link.Join(t.Context(), "https://"+address, token, dir, "test"); err != nil {
 		t.Fatal(err)
 	}
 	return openWings(t, dir, h)

@@ -212,7 +212,7 @@ func TestControlLatencyUnderBulk(t *testing.T) {
 	mux := syncing()
 	mux.HandleFunc("GET /v1/ping", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{}`) })
 	mux.HandleFunc("GET /v1/endless", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.Copy(w, zeros{}) })
-	w := p.joinWings(t, "node-a", mux)
+	w := p.joinWingsAt(t, line.l.Addr().String(), "node-a", mux)
 	mustStart(t.Context(), w)
 	eventually(t, "linked", func() bool { return p.Linked(w.NodeID()) })
 	measure := func(requests int) []time.Duration {
