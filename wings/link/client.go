@@ -107,10 +107,7 @@ func (l *Link) renew(ctx context.Context) error {
 		return fmt.Errorf("store node identity: %w", err)
 	}
 	l.adopt(id)
-	select {
-	case l.relist <- struct{}{}:
-	default:
-	}
+	l.lookAgain()
 	l.log.Info("certificate renewed", "expires", id.pair.Leaf.NotAfter)
 	return nil
 }

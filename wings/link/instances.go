@@ -68,10 +68,7 @@ func (l *Link) learn(list []string) {
 	}
 	l.id.Store(&next)
 	l.log.Info("the panel has other instances now", "instances", list)
-	select {
-	case l.relist <- struct{}{}:
-	default: // capacity 1: only the latest list matters
-	}
+	l.lookAgain()
 }
 
 func sameSet(a, b []string) bool {
@@ -86,28 +83,42 @@ func sameSet(a, b []string) bool {
 func (l *Link) keepLinked(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	kept := map[string]bool{}
-	ended := make(chan string)
-	for {
+	for ctx.Err() == nil {
 		for _, address := range l.id.Load().addresses() {
-			if !kept[address] {
-				kept[address] = true
-				wg.Go(func() {
-					l.keepOne(ctx, address)
-					select {
-					case ended <- address:
-					case <-ctx.Done():
-					}
-				})
+			if !l.keep(address, true) {
+				continue
 			}
+			wg.Go(func() {
+				l.keepOne(ctx, address)
+				l.keep(address, false)
+				l.lookAgain() // it may have been named anew meanwhile
+			})
 		}
 		select {
 		case <-ctx.Done():
-			return
 		case <-l.relist:
-		case address := <-ended: // and begun again when it was named anew meanwhile
-			delete(kept, address)
 		}
+	}
+}
+
+// keep notes that an address is kept linked, or is not any more; false when that was so already.
+func (l *Link) keep(address string, yes bool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	was := l.kept[address]
+	if yes {
+		l.kept[address] = true
+	} else {
+		delete(l.kept, address)
+	}
+	return was != yes
+}
+
+// lookAgain makes keepLinked compare what it keeps with what the panel named.
+func (l *Link) lookAgain() {
+	select {
+	case l.relist <- struct{}{}:
+	default: // capacity 1: only the latest list matters
 	}
 }
 

@@ -31,7 +31,7 @@ const (
 	firstBackoff    = time.Second      // after a connection that worked, and the first after a failure
 	maxBackoff      = 30 * time.Second // between attempts; each wait is drawn between half and the whole of it
 	requestTimeout  = 30 * time.Second // of one call to the panel
-	moveOnAfter     = 15 * time.Second // of one attempt of it while there are other instances to ask
+	moveOnAfter     = 10 * time.Second // of one attempt of it while there are other instances to ask
 	dialTimeout     = 10 * time.Second
 	maxAnswerBytes  = 1 << 20
 	sendBatchBytes  = wire.MaxEventBatchBytes / 2 // JSON of a batch stays below the panel's limit
@@ -69,7 +69,8 @@ type Link struct {
 	cancel  context.CancelFunc // nil until Start
 	handler http.Handler       // of the panel's requests; set by Start
 	stopped bool
-	bulk    map[string]int // bulk connections that are open or being opened, by the instance's address
+	kept    map[string]bool // addresses that are kept linked
+	bulk    map[string]int  // bulk connections that are open or being opened, by the instance's address
 
 	handlers handlers
 }
@@ -92,7 +93,7 @@ func New(cfg Config) (*Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Link{cfg: cfg, log: cfg.Log, spool: sp, bootID: rand.Text(), slots: make(chan struct{}, maxRequests), relist: make(chan struct{}, 1), bulk: map[string]int{}}
+	l := &Link{cfg: cfg, log: cfg.Log, spool: sp, bootID: rand.Text(), slots: make(chan struct{}, maxRequests), relist: make(chan struct{}, 1), kept: map[string]bool{}, bulk: map[string]int{}}
 	l.adopt(id)
 	return l, nil
 }
