@@ -34,7 +34,8 @@ const (
 	activityCommand   = 256 // bytes of a command that the activity list shows
 )
 
-// seats bound what is open at once, in all and of one person.
+// seats bound what is open at once at this instance of the panel, in all and of one person: they keep one
+// process from being filled up, and every instance has its own.
 type seats struct {
 	most, each int // immutable
 
