@@ -151,9 +151,9 @@ func TestT14_AnInstanceAsksNoOtherThanItMeans(t *testing.T) {
 	t.Parallel()
 	c, a, b, w := apart(t, newGame(t))
 	node := w.NodeID()
-	third := a.sibling(t, c)
+	third := a.sibling(t, &circle{}) // no node is told of it
 	third.start(t)
-	c.with(func() { third.seat().address, a.seat().address = third.Addr(), third.Addr() }) // the third has the first's address
+	c.with(func() { a.seat().address = third.Addr() })
 	b.forgetRoster()
 	err := b.Do(t.Context(), node, "GET", "/v1/ping", nil, nil)
 	if !errors.Is(err, ErrNodeOffline) || !strings.Contains(err.Error(), "other_instance") {
@@ -548,6 +548,7 @@ func TestWithoutAListOfInstancesTheOwnLinksWork(t *testing.T) {
 	if err := p.Do(t.Context(), w.NodeID(), "GET", "/v1/ping", nil, nil); err != nil {
 		t.Error(err)
 	}
+	eventually(t, "its link is told", func() bool { return p.knows(t, w.NodeID()) })
 	if got := p.addresses(); got != nil {
 		t.Errorf("nodes are told %v, which is not known", got)
 	}
