@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -465,15 +466,7 @@ func TestAServerThatComesMeanwhileIsLockedToo(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		eventually(t, "the other has chosen its locks and waits", func() bool {
-			buf := make([]byte, 4<<20)
-			for g := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
-				if strings.Contains(g, "withServers") && strings.Contains(g, "RunInTransaction") && strings.Contains(g, t.Name()) {
-					return true
-				}
-			}
-			return false
-		})
+		eventually(t, "the other has chosen its locks and waits", func() bool { return inTransaction("withServers", t.Name()) })
 		_, err := tx.NonconcurrentDB().Insert(collections.Servers, dbx.Params{"id": serverID(1), "tenant": "tenant000000001", "node": id, "status": "RUNNING"}).Execute()
 		return err
 	})
@@ -491,6 +484,48 @@ func TestAServerThatComesMeanwhileIsLockedToo(t *testing.T) {
 	// One that goes on changing is given up on.
 	if err := p.withServers(id, func(core.App, []string) error { return errMoved }); !errors.Is(err, errMoved) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// inTransaction reports whether a goroutine of that test is in a transaction, or waits for one, below a
+// function.
+func inTransaction(function, test string) bool {
+	buf := make([]byte, 4<<20)
+	for g := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+		if strings.Contains(g, function) && strings.Contains(g, "RunInTransaction") && strings.Contains(g, test) {
+			return true
+		}
+	}
+	return false
+}
+
+// Whoever changes a node saves its whole row: a heartbeat that comes in between, at another instance,
+// must not be undone by that.
+func TestAHeartbeatIsNotUndoneByAChangeOfItsNode(t *testing.T) {
+	t.Parallel()
+	_, list := instances(t, 2)
+	id, _ := list[0].addNode(t, "node-a")
+	at := time.Now().UTC().Add(time.Second).Truncate(time.Millisecond)
+	var wg sync.WaitGroup
+	var done atomic.Bool
+	_, err := list[0].change(operator, id, "node.updated", nil, func(core.App, *collections.Node) error {
+		wg.Go(func() {
+			if _, err := list[1].heartbeat(id, wire.Heartbeat{Release: "9.9.9"}, at); err != nil {
+				t.Error(err)
+			}
+			done.Store(true)
+		})
+		eventually(t, "the heartbeat waits, or did not", func() bool {
+			return done.Load() || inTransaction("fleet.(*Fleet).heartbeat", t.Name())
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wg.Wait()
+	if got := list[0].node(t, id).LastHeartbeat(); !got.Equal(at) {
+		t.Errorf("the last heartbeat is of %s, not %s", got, at)
 	}
 }
 
