@@ -73,7 +73,7 @@ func drain(f *feed) []string {
 
 func TestAMessageReachesWhoMaySeeIt(t *testing.T) {
 	bubble(t, func(t *testing.T, app core.App) {
-		o := New(app, quiet)
+		o := New(app, nil, quiet)
 		start(t, o)
 		alice, bob := newUser(t, app, "alice"), newUser(t, app, "bob")
 		owner := seat(t, o, alice, map[string]Scope{"t1": {All: true}, "t2": {All: true}})
@@ -103,7 +103,7 @@ func TestAMessageReachesWhoMaySeeIt(t *testing.T) {
 
 func TestBroadcastHappensAfterTheCommitOnly(t *testing.T) {
 	bubble(t, func(t *testing.T, app core.App) {
-		o := New(app, quiet)
+		o := New(app, nil, quiet)
 		start(t, o)
 		f := seat(t, o, newUser(t, app, "alice"), map[string]Scope{acme: {All: true}})
 		data := map[string]any{"name": "before"}
@@ -138,7 +138,7 @@ func TestBroadcastHappensAfterTheCommitOnly(t *testing.T) {
 
 func TestASlowBrowserIsToldToRefetch(t *testing.T) {
 	bubble(t, func(t *testing.T, app core.App) {
-		o := New(app, quiet)
+		o := New(app, nil, quiet)
 		start(t, o)
 		slow := seat(t, o, newUser(t, app, "alice"), map[string]Scope{acme: {All: true}})
 		quick := seat(t, o, newUser(t, app, "bob"), map[string]Scope{acme: {All: true}})
@@ -166,7 +166,7 @@ func TestASlowBrowserIsToldToRefetch(t *testing.T) {
 
 func TestAFullHubTellsEverybodyToRefetch(t *testing.T) {
 	bubble(t, func(t *testing.T, app core.App) {
-		o := New(app, quiet)
+		o := New(app, nil, quiet)
 		f := seat(t, o, newUser(t, app, "alice"), map[string]Scope{acme: {All: true}})
 		for i := range hubQueue + 5 {
 			o.Broadcast(app, acme, Message{Type: "server", ID: fmt.Sprint(i)})
@@ -180,7 +180,7 @@ func TestAFullHubTellsEverybodyToRefetch(t *testing.T) {
 
 func TestRevokeCutsAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, app core.App) {
-		o := New(app, quiet)
+		o := New(app, nil, quiet)
 		start(t, o)
 		alice, bob := newUser(t, app, "alice"), newUser(t, app, "bob")
 		a1 := seat(t, o, alice, map[string]Scope{"t1": {All: true}})
@@ -212,7 +212,7 @@ func TestRevokeCutsAtOnce(t *testing.T) {
 
 func TestAChangedPasswordStopsTheStream(t *testing.T) {
 	bubble(t, func(t *testing.T, app core.App) {
-		o := New(app, quiet)
+		o := New(app, nil, quiet)
 		start(t, o)
 		f := seat(t, o, newUser(t, app, "alice"), map[string]Scope{acme: {All: true}})
 		f.Unset(apis.RealtimeClientAuthKey) // what PocketBase does then
@@ -225,7 +225,7 @@ func TestAChangedPasswordStopsTheStream(t *testing.T) {
 
 func TestARevocationThatCrossesAnAdmissionWins(t *testing.T) {
 	bubble(t, func(t *testing.T, app core.App) {
-		o := New(app, quiet)
+		o := New(app, nil, quiet)
 		alice := newUser(t, app, "alice")
 		f := seat(t, o, alice, nil)
 		before := o.hub.generation()
@@ -259,7 +259,7 @@ func (s *server) scope(u *core.Record, tenant string) (Scope, bool) {
 func serve(t *testing.T) *server {
 	t.Helper()
 	app := newApp(t)
-	o := New(app, quiet)
+	o := New(app, nil, quiet)
 	s := &server{app: app, o: o, seat: map[string]map[string]Scope{}}
 	app.OnRealtimeConnectRequest().BindFunc(o.Connect)
 	app.OnRealtimeSubscribeRequest().BindFunc(func(e *core.RealtimeSubscribeRequestEvent) error { return o.Admit(e, s.scope) })
@@ -507,7 +507,7 @@ func BenchmarkStateEvent(b *testing.B) {
 	for _, n := range []int{0, 500} {
 		b.Run(fmt.Sprintf("browsers=%d", n), func(b *testing.B) {
 			app := newApp(b)
-			o := New(app, quiet)
+			o := New(app, nil, quiet)
 			o.Start(b.Context())
 			defer o.Stop()
 			user := newUser(b, app, "alice")

@@ -76,7 +76,7 @@ func newPanel(t testing.TB, change ...func(*Config)) *panel {
 	}
 	p := &panel{app: app, book: newBook(app), placed: &placements{}, keeper: keeper}
 	p.config = Config{
-		Listen: "127.0.0.1:0", Secrets: keeper, Audit: log, Events: events.New(app, quiet()), Incidents: p.book, Log: quiet(),
+		Listen: "127.0.0.1:0", Secrets: keeper, Audit: log, Events: events.New(app, nil, quiet()), Incidents: p.book, Log: quiet(),
 	}
 	for _, c := range change {
 		c(&p.config)

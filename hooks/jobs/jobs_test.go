@@ -417,7 +417,7 @@ func TestAnAbandonedJobGoesOnFromItsLastStep(t *testing.T) {
 	})
 }
 
-func TestTheSoleProcessTakesOrphansBackAtOnce(t *testing.T) {
+func TestAProcessThatIsAloneTakesOrphansBackAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, app core.App) {
 		dead := New(app, Config{Log: quiet})
 		dead.Handle("a", Options{}, nothing, nil)
@@ -425,7 +425,7 @@ func TestTheSoleProcessTakesOrphansBackAtOnce(t *testing.T) {
 		if r, err := dead.claim(time.Now()); r == nil || err != nil {
 			t.Fatal(r, err)
 		}
-		q := New(app, Config{Log: quiet, Sole: true})
+		q := New(app, Config{Log: quiet})
 		q.Handle("a", Options{}, nothing, nil)
 		began := time.Now()
 		start(t, q)

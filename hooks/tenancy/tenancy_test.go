@@ -90,7 +90,7 @@ func newWorld(t testing.TB, c tenancy.Config) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(app.Cleanup)
-	w := &world{TestApp: app, ledger: &ledger{outbox: events.New(app, nil)}}
+	w := &world{TestApp: app, ledger: &ledger{outbox: events.New(app, nil, nil)}}
 	if w.ledger.chain, err = audit.New(bytes.Repeat([]byte{9}, 32), nil, nil); err != nil {
 		t.Fatal(err)
 	}
