@@ -2,8 +2,6 @@ package collections
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -12,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/collections/postgres"
@@ -20,8 +17,8 @@ import (
 
 // Lock names what a write transaction must have to itself, e.g. "tenant:<id>", "node:<id>",
 // "server:<id>", "audit:<tenant>". SQLite has one writer, so there a lock costs nothing and does
-// nothing; on PostgreSQL each is an advisory lock of the transaction, which other transactions that
-// name it wait for, in every panel instance.
+// nothing; on PostgreSQL each is an advisory lock of the transaction (postgres.LockKey), which other
+// transactions that name it wait for, in every panel instance.
 type Lock string
 
 var lockPattern = regexp.MustCompile(`^[a-z_]+(:[A-Za-z0-9_.-]{1,64})?$`)
@@ -58,7 +55,7 @@ func Tx(app core.App, locks []Lock, fn func(tx core.App) error) error {
 	}
 	for run := 1; ; run++ {
 		err := app.RunInTransaction(func(tx core.App) error { return begin(tx, postgres.IsPostgres(app.NonconcurrentDB()), sorted, fn) })
-		if err == nil || run == maxRuns || !transient(err) {
+		if err == nil || run == maxRuns || !postgres.Retryable(err) {
 			return err
 		}
 		wait := firstWait << run
@@ -91,13 +88,6 @@ func join(tx core.App, locks []Lock) error {
 	return advise(tx, locks)
 }
 
-// transient says that PostgreSQL ended the transaction for the sake of others: 40001 is
-// serialization_failure, 40P01 deadlock_detected.
-func transient(err error) bool {
-	var state interface{ SQLState() string }
-	return errors.As(err, &state) && (state.SQLState() == "40001" || state.SQLState() == "40P01")
-}
-
 // sortLocks returns the locks in the order in which they are taken, each once.
 func sortLocks(locks []Lock) ([]Lock, error) {
 	sorted := slices.Clone(locks)
@@ -109,16 +99,6 @@ func sortLocks(locks []Lock) ([]Lock, error) {
 		}
 	}
 	return sorted, nil
-}
-
-// lockSpace is the first 16 bits of the advisory locks of transactions.
-const lockSpace = 0x6d61
-
-// key is the number of the lock. Two names with the same 48 bits would wait for each other for
-// nothing, no more.
-func (l Lock) key() int64 {
-	sum := sha256.Sum256([]byte(l))
-	return lockSpace<<48 | int64(binary.BigEndian.Uint64(sum[:])>>16)
 }
 
 // opened is what Tx keeps of each transaction that runs, by its *core.TxAppInfo: PocketBase has no place
@@ -175,23 +155,16 @@ func (o *openTx) take(tx core.App, locks []Lock) error {
 	return advise(tx, missing)
 }
 
-// advise takes advisory locks for the transaction, in one statement; it waits for each.
+// advise takes advisory locks for the transaction; it waits for each.
 func advise(tx core.App, locks []Lock) error {
 	if len(locks) == 0 {
 		return nil
 	}
-	query, params := "SELECT ", dbx.Params{}
+	names := make([]string, len(locks))
 	for i, l := range locks {
-		if i > 0 {
-			query += ", "
-		}
-		key := fmt.Sprintf("l%d", i)
-		query, params[key] = query+"pg_advisory_xact_lock({:"+key+"})", l.key()
+		names[i] = string(l)
 	}
-	if _, err := tx.NonconcurrentDB().NewQuery(query).Bind(params).Execute(); err != nil {
-		return fmt.Errorf("take the locks %v: %w", locks, err)
-	}
-	return nil
+	return postgres.Lock(tx.NonconcurrentDB(), names)
 }
 
 // finish flushes batches, the lowest order first, until none has items: a flush may add to others.

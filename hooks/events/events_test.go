@@ -72,7 +72,7 @@ func TestEventsAreDeliveredInOrderAfterTheCommit(t *testing.T) {
 		start(t, o)
 		synctest.Wait()
 		began := time.Now()
-		err := collections.Tx(app, []collections.Lock{Lock}, func(tx core.App) error {
+		err := collections.Tx(app, nil, func(tx core.App) error {
 			emit(t, o, tx, "server.created", map[string]int{"n": 1})
 			emit(t, o, tx, "job.dead", nil)
 			emit(t, o, tx, "server.deleted", nil)
@@ -83,7 +83,7 @@ func TestEventsAreDeliveredInOrderAfterTheCommit(t *testing.T) {
 			t.Fatal(err)
 		}
 		boom := errors.New("boom")
-		err = collections.Tx(app, []collections.Lock{Lock}, func(tx core.App) error {
+		err = collections.Tx(app, nil, func(tx core.App) error {
 			emit(t, o, tx, "server.lost", nil)
 			return boom
 		})

@@ -129,6 +129,7 @@ type Queue struct {
 	cfg     Config
 	cluster *cluster.Cluster
 	own     bool // the cluster is nobody else's: started and stopped here
+	alone   bool // no other process can hold a lease
 	log     *slog.Logger
 
 	kinds map[string]*kind // fixed at Start
@@ -165,6 +166,7 @@ func New(app core.App, cfg Config) *Queue {
 		q.own = true
 		q.cluster, _ = cluster.New(app, cluster.Config{Log: cfg.Log}) // fails without an app only
 	}
+	q.alone = q.cluster.Alone()
 	q.join()
 	return q
 }
@@ -404,7 +406,7 @@ func (q *Queue) feed(base context.Context) {
 	slots := make(chan struct{}, q.cfg.Workers)
 	poll := time.NewTicker(q.cfg.PollInterval)
 	defer poll.Stop()
-	if q.cluster.Alone() {
+	if q.alone {
 		q.orphanAll()
 	}
 	q.reap()

@@ -91,4 +91,3 @@ func (q *Queue) verify(strict bool) {
 		}
 	}
 }
-
