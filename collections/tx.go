@@ -4,42 +4,88 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"regexp"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/mambahost/mamba/collections/postgres"
 )
 
 // Lock names what a write transaction must have to itself, e.g. "tenant:<id>", "node:<id>",
 // "server:<id>", "audit:<tenant>". SQLite has one writer, so there a lock costs nothing and does
-// nothing; a database with several writers turns each into an advisory lock of the transaction.
+// nothing; on PostgreSQL each is an advisory lock of the transaction (postgres.LockKey), which other
+// transactions that name it wait for, in every panel instance.
 type Lock string
 
 var lockPattern = regexp.MustCompile(`^[a-z_]+(:[A-Za-z0-9_.-]{1,64})?$`)
 
+// ErrLockOrder is what a Tx inside another gets for a lock that has to be taken before one which is
+// already held.
+var ErrLockOrder = errors.New("a lock has to be named by the outermost transaction")
+
+// Bounds of running a transaction again: a deadlock is resolved by PostgreSQL after 1 s.
+const (
+	maxRuns   = 5
+	firstWait = 10 * time.Millisecond // doubled, half of it random
+)
+
 // Tx runs fn in one write transaction that holds the locks, and is the only way in which rooms
-// write. fn must use the app that it is given for everything; it may run twice, so it must not keep
-// state from a first run nor reach outside the database. An error rolls everything back.
+// write. fn must use the app that it is given for everything; it may run again when PostgreSQL ended
+// it because of a deadlock, so it must not keep state from a first run nor reach outside the
+// database. An error rolls everything back.
 //
 // Inside another Tx it joins that one; its locks must then be among those already held or be named
-// later than them in sort order, so that two transactions can never wait for each other.
+// later than them in sort order, so that two transactions can never wait for each other. ErrLockOrder
+// otherwise, on SQLite, too. Inside a transaction of PocketBase's own it joins that one without this
+// check.
 func Tx(app core.App, locks []Lock, fn func(tx core.App) error) error {
-	if _, err := sortLocks(locks); err != nil {
+	sorted, err := sortLocks(locks)
+	if err != nil {
 		return err
 	}
-	if open := openOf(app); open != nil || app.TxInfo() != nil {
-		return fn(app) // joins; PocketBase commits
-	}
-	return app.RunInTransaction(func(tx core.App) error {
-		open := &openTx{}
-		opened.Store(tx.TxInfo(), open)
-		defer opened.Delete(tx.TxInfo())
-		if err := fn(tx); err != nil {
+	if app.TxInfo() != nil {
+		if err := join(app, sorted); err != nil {
 			return err
 		}
-		return open.finish(tx)
-	})
+		return fn(app)
+	}
+	for run := 1; ; run++ {
+		err := app.RunInTransaction(func(tx core.App) error { return begin(tx, postgres.IsPostgres(app.NonconcurrentDB()), sorted, fn) })
+		if err == nil || run == maxRuns || !postgres.Retryable(err) {
+			return err
+		}
+		wait := firstWait << run
+		time.Sleep(wait/2 + rand.N(wait/2))
+	}
+}
+
+// begin is the outermost Tx: locks, work, what was gathered for the end.
+func begin(tx core.App, advisory bool, locks []Lock, fn func(tx core.App) error) error {
+	open := &openTx{advisory: advisory, held: map[Lock]bool{}}
+	opened.Store(tx.TxInfo(), open)
+	defer opened.Delete(tx.TxInfo())
+	if err := open.take(tx, locks); err != nil {
+		return err
+	}
+	if err := fn(tx); err != nil {
+		return err
+	}
+	return open.finish(tx)
+}
+
+// join adds locks to a transaction that runs.
+func join(tx core.App, locks []Lock) error {
+	if open := openOf(tx); open != nil {
+		return open.take(tx, locks)
+	}
+	if !postgres.IsPostgres(tx.NonconcurrentDB()) {
+		return nil
+	}
+	return advise(tx, locks)
 }
 
 // sortLocks returns the locks in the order in which they are taken, each once.
@@ -61,13 +107,17 @@ var opened sync.Map
 
 // openTx is used by the one goroutine that runs the transaction.
 type openTx struct {
-	pending []pending // batches with items
+	advisory bool // on PostgreSQL
+	held     map[Lock]bool
+	last     Lock // the latest in order of those that are held
+	pending  []pending
 }
 
 type pending struct {
 	order int
-	batch any // *Batch[T]
-	items any // []T
+	lock  Lock // empty: none
+	batch any  // *Batch[T]
+	items any  // []T
 	flush func(tx core.App, items any) error
 }
 
@@ -83,6 +133,40 @@ func openOf(app core.App) *openTx {
 	return v.(*openTx)
 }
 
+// take gets those of the sorted locks that are not held yet.
+func (o *openTx) take(tx core.App, locks []Lock) error {
+	var missing []Lock
+	for _, l := range locks {
+		if o.held[l] {
+			continue
+		}
+		if _, late := lateLocks.Load(l); late {
+			return fmt.Errorf("%w: %s is taken at the end of a transaction", ErrLockOrder, l)
+		}
+		if l < o.last {
+			return fmt.Errorf("%w: %s comes before %s", ErrLockOrder, l, o.last)
+		}
+		o.held[l], o.last = true, l
+		missing = append(missing, l)
+	}
+	if !o.advisory {
+		return nil
+	}
+	return advise(tx, missing)
+}
+
+// advise takes advisory locks for the transaction; it waits for each.
+func advise(tx core.App, locks []Lock) error {
+	if len(locks) == 0 {
+		return nil
+	}
+	names := make([]string, len(locks))
+	for i, l := range locks {
+		names[i] = string(l)
+	}
+	return postgres.Lock(tx.NonconcurrentDB(), names)
+}
+
 // finish flushes batches, the lowest order first, until none has items: a flush may add to others.
 func (o *openTx) finish(tx core.App) error {
 	for len(o.pending) > 0 {
@@ -94,6 +178,11 @@ func (o *openTx) finish(tx core.App) error {
 		}
 		p := o.pending[i]
 		o.pending = slices.Delete(o.pending, i, i+1)
+		if p.lock != "" && o.advisory {
+			if err := advise(tx, []Lock{p.lock}); err != nil {
+				return err
+			}
+		}
 		if err := p.flush(tx, p.items); err != nil {
 			return err
 		}
@@ -109,13 +198,23 @@ func InTx(tx core.App) bool { return openOf(tx) != nil }
 // once, not per transaction.
 type Batch[T any] struct {
 	order int
+	lock  Lock
 	flush func(tx core.App, items []T) error
 }
 
+// lateLocks are those of batches.
+var lateLocks sync.Map
+
 // NewBatch returns a Batch whose flush runs at the end of every transaction that added to it, with all
 // that was added, in that order. Batches of a lower order come first. An error rolls everything back.
-func NewBatch[T any](order int, flush func(tx core.App, items []T) error) *Batch[T] {
-	return &Batch[T]{order: order, flush: flush}
+//
+// lock, unless it is empty, is taken before flush and so is held for a moment only, however long the
+// transaction is. It comes after all locks of Tx, which therefore refuses it.
+func NewBatch[T any](order int, lock Lock, flush func(tx core.App, items []T) error) *Batch[T] {
+	if lock != "" {
+		lateLocks.Store(lock, true)
+	}
+	return &Batch[T]{order: order, lock: lock, flush: flush}
 }
 
 // Add gathers an item. Outside of a Tx, and in a transaction that is PocketBase's own, it is flushed at
@@ -123,6 +222,11 @@ func NewBatch[T any](order int, flush func(tx core.App, items []T) error) *Batch
 func (b *Batch[T]) Add(tx core.App, item T) error {
 	open := openOf(tx)
 	if open == nil {
+		if b.lock != "" && postgres.IsPostgres(tx.NonconcurrentDB()) {
+			if err := advise(tx, []Lock{b.lock}); err != nil {
+				return err
+			}
+		}
 		return b.flush(tx, []T{item})
 	}
 	for i, p := range open.pending {
@@ -131,7 +235,7 @@ func (b *Batch[T]) Add(tx core.App, item T) error {
 			return nil
 		}
 	}
-	open.pending = append(open.pending, pending{order: b.order, batch: b, items: []T{item},
+	open.pending = append(open.pending, pending{order: b.order, lock: b.lock, batch: b, items: []T{item},
 		flush: func(tx core.App, items any) error { return b.flush(tx, items.([]T)) }})
 	return nil
 }

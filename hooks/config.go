@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/mambahost/mamba/collections/postgres"
 )
 
 // Config of the panel. Flags fills it from the command line and the environment.
@@ -28,6 +30,8 @@ type Config struct {
 	HTTPAddress   string // as `serve --http` was told; for what is printed
 	SMTP          string // host:port; empty: as set in the dashboard
 	BreakGlass    bool   // schema edits, imports, SQL and restores through the dashboard are allowed
+
+	Database *postgres.Database // nil: SQLite, and no other instance
 
 	Web http.Handler // the customer's web app
 	Log *slog.Logger // nil: text on standard error

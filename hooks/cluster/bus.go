@@ -83,7 +83,7 @@ type topic struct {
 
 func newBus(c *Cluster) *bus {
 	b := &bus{c: c, topics: map[string]*topic{}}
-	b.out = collections.NewBatch(lastOrder, b.flush)
+	b.out = collections.NewBatch(lastOrder, "", b.flush)
 	return b
 }
 

@@ -23,22 +23,18 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/security"
 	"github.com/pocketbase/pocketbase/tools/types"
-)
 
-// Database is what cluster needs of a PostgreSQL database besides the app's own connections.
-type Database interface {
-	Pool() *pgxpool.Pool
-}
+	"github.com/mambahost/mamba/collections/postgres"
+)
 
 // Config of a Cluster.
 type Config struct {
-	Database Database // nil: SQLite, this is the only instance
-	Address  string   // host:port of this instance's node listener, as nodes and other instances reach it
-	Release  string   // of this binary, for the list of instances
+	Database *postgres.Database // nil: SQLite, this is the only instance
+	Address  string             // host:port of this instance's node listener, as nodes and other instances reach it
+	Release  string             // of this binary, for the list of instances
 	Log      *slog.Logger
 }
 
@@ -239,3 +235,6 @@ func nudge(c chan struct{}) {
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(types.DefaultDateLayout) }
+
+// Alone reports whether this is the only instance that there can be.
+func (c *Cluster) Alone() bool { return !c.clustered() }

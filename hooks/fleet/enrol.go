@@ -94,7 +94,7 @@ func (f *Fleet) enrol(in wire.EnrolRequest, address string, now time.Time) (wire
 	}
 	id := found.Id
 	var reply wire.EnrolReply
-	err = collections.Tx(f.app, []collections.Lock{audit.Lock(""), events.Lock, nodeLock(id)}, func(tx core.App) error {
+	err = collections.Tx(f.app, []collections.Lock{audit.Lock(""), nodeLock(id)}, func(tx core.App) error {
 		n, err := f.nodeByToken(tx, in.Token, now) // again: another may have been faster
 		if err != nil {
 			return err

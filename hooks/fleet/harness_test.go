@@ -25,13 +25,12 @@ import (
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
-	"github.com/pocketbase/pocketbase/tests"
 
 	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/collections/collectionstest"
 	"github.com/mambahost/mamba/hooks/audit"
 	"github.com/mambahost/mamba/hooks/events"
 	"github.com/mambahost/mamba/hooks/secrets"
-	_ "github.com/mambahost/mamba/migrations"
 	"github.com/mambahost/mamba/wings/link"
 	"github.com/mambahost/mamba/wings/wire"
 )
@@ -50,12 +49,7 @@ func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)
 
 func newApp(t testing.TB) core.App {
 	t.Helper()
-	app, err := tests.NewTestApp(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(app.Cleanup)
-	return app
+	return collectionstest.New(t)
 }
 
 // newPanel makes a fleet that is not started.
@@ -76,7 +70,7 @@ func newPanel(t testing.TB, change ...func(*Config)) *panel {
 	}
 	p := &panel{app: app, book: newBook(app), placed: &placements{}, keeper: keeper}
 	p.config = Config{
-		Listen: "127.0.0.1:0", Secrets: keeper, Audit: log, Events: events.New(app, quiet()), Incidents: p.book, Log: quiet(),
+		Listen: "127.0.0.1:0", Secrets: keeper, Audit: log, Events: events.New(app, nil, quiet()), Incidents: p.book, Log: quiet(),
 	}
 	for _, c := range change {
 		c(&p.config)

@@ -101,7 +101,7 @@ func (f *Fleet) heartbeat(node string, h wire.Heartbeat, now time.Time) (wire.He
 
 func (f *Fleet) reportSkew(n *collections.Node, skew time.Duration) error {
 	fingerprint := "node.clock:" + n.Id
-	return collections.Tx(f.app, []collections.Lock{events.Lock, incidents.Lock, nodeLock(n.Id)}, func(tx core.App) error {
+	return collections.Tx(f.app, []collections.Lock{incidents.Lock, nodeLock(n.Id)}, func(tx core.App) error {
 		if skew.Abs() <= maxSkew {
 			return f.cfg.Incidents.Resolve(tx, fingerprint, "The node's clock is right again.")
 		}

@@ -16,7 +16,6 @@ import (
 	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/hooks/access"
 	"github.com/mambahost/mamba/hooks/audit"
-	"github.com/mambahost/mamba/hooks/events"
 	"github.com/mambahost/mamba/hooks/incidents"
 	"github.com/mambahost/mamba/wings/wire"
 )
@@ -175,7 +174,7 @@ func (in *NodeInput) put(n *collections.Node) {
 }
 
 func nodeLocks(id string) []collections.Lock {
-	return []collections.Lock{audit.Lock(""), events.Lock, incidents.Lock, nodeLock(id)}
+	return []collections.Lock{audit.Lock(""), incidents.Lock, nodeLock(id)}
 }
 
 // CreateNode adds a node that has still to join; token is for its join command.
@@ -188,7 +187,7 @@ func (f *Fleet) CreateNode(a audit.Actor, in NodeInput) (n *collections.Node, to
 		return nil, "", err
 	}
 	now := time.Now().UTC()
-	err = collections.Tx(f.app, []collections.Lock{audit.Lock(""), events.Lock, "nodes"}, func(tx core.App) error {
+	err = collections.Tx(f.app, []collections.Lock{audit.Lock(""), "nodes"}, func(tx core.App) error {
 		if err := nameFree(tx, *in.Name, ""); err != nil {
 			return err
 		}

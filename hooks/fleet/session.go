@@ -17,7 +17,6 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/collections"
-	"github.com/mambahost/mamba/hooks/events"
 	"github.com/mambahost/mamba/hooks/incidents"
 	"github.com/mambahost/mamba/wings/wire"
 )
@@ -253,7 +252,7 @@ func versionError(node int) *wire.Error {
 
 func (f *Fleet) noteVersion(n *collections.Node, hello wire.Hello, refused *wire.Error) error {
 	fingerprint := "node.version:" + n.Id
-	return collections.Tx(f.app, []collections.Lock{events.Lock, incidents.Lock, nodeLock(n.Id)}, func(tx core.App) error {
+	return collections.Tx(f.app, []collections.Lock{incidents.Lock, nodeLock(n.Id)}, func(tx core.App) error {
 		if refused == nil {
 			return f.cfg.Incidents.Resolve(tx, fingerprint, "The node speaks a version that works.")
 		}

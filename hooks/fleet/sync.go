@@ -15,7 +15,6 @@ import (
 	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/hooks/alloc"
 	"github.com/mambahost/mamba/hooks/audit"
-	"github.com/mambahost/mamba/hooks/events"
 	"github.com/mambahost/mamba/hooks/incidents"
 	"github.com/mambahost/mamba/hooks/tenancy"
 	"github.com/mambahost/mamba/wings/wire"
@@ -93,7 +92,7 @@ func (f *Fleet) observe(node string, o wire.Observed) error {
 // locks are what a transaction needs that takes reports of servers: node:<id>, server:<id> of each,
 // their tenants' and the audit locks of these, and those of allocations, events and incidents.
 func (f *Fleet) locks(node string, servers ...string) ([]collections.Lock, error) {
-	locks := []collections.Lock{alloc.Lock, events.Lock, incidents.Lock, nodeLock(node)}
+	locks := []collections.Lock{alloc.Lock, incidents.Lock, nodeLock(node)}
 	var ids []any
 	for _, id := range servers {
 		if wire.ValidID(id) {

@@ -256,7 +256,7 @@ func (p *consoleProxy) command(frame []byte) bool {
 
 // witness writes the audit row and event of a command before it is sent.
 func (p *consoleProxy) witness(line string) error {
-	held := []collections.Lock{audit.Lock(p.tenant), events.Lock}
+	held := []collections.Lock{audit.Lock(p.tenant)}
 	return collections.Tx(p.app, held, func(tx core.App) error {
 		row, err := p.s.find(tx, p.tenant, p.server)
 		if err != nil {
