@@ -17,7 +17,7 @@ const module = "github.com/mambahost/mamba"
 
 // rooms under hooks/ in their order: each may import those before it (docs/adr/0001-layout.md).
 var rooms = []string{
-	"secrets", "events", "audit", "jobs", "incidents", "access", "tenancy", "notify", "alloc", "metering",
+	"secrets", "cluster", "events", "audit", "jobs", "incidents", "access", "tenancy", "notify", "alloc", "metering",
 	"catalog", "fleet", "billing", "servers", "backups", "compliance", "ops", "demo",
 }
 

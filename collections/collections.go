@@ -71,8 +71,9 @@ type Index struct {
 func All() []Definition {
 	return []Definition{
 		dataKeys, eventsDef, auditLogs, auditHeads, jobsDef, jobSteps, cronRuns, incidentsDef, spentTokens, idempotencyKeys,
+		panelInstances, leadersDef, rateLimits,
 		tenantsDef, permissionsDef, rolesDef, rolePermissions, tenantMembers, roleBindings, invitesDef,
-		authoritiesDef, nodesDef, nodeCertificates, ipPools, portPools, allocationsDef,
+		authoritiesDef, nodesDef, nodeCertificates, nodeLinks, panelCertificates, ipPools, portPools, allocationsDef,
 		blueprintsDef, blueprintVersions, serversDef,
 	}
 }

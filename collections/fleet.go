@@ -5,7 +5,7 @@ package collections
 var authoritiesDef = Definition{
 	Name: "authorities", Go: "Authority", Owner: "fleet",
 	Fields: []Field{
-		{Name: "kind", Kind: Select, Required: true, Values: []string{"root", "issuing", "listener"}, Doc: "listener: the panel's own certificate on the node listener"},
+		{Name: "kind", Kind: Select, Required: true, Values: []string{"root", "issuing", "listener"}, Doc: "listener: not made any more; each instance of the panel has a certificate of its own in memory"},
 		{Name: "certificate", Kind: Text, Required: true, Max: 8000, Doc: "PEM"},
 		{Name: "key", Kind: Text, Max: 8000, Hidden: true, Doc: "PKCS#8 sealed by secrets; empty when the root was taken offline"},
 		{Name: "fingerprint", Kind: Text, Required: true, Max: 64, Doc: "SHA-256 of the DER, hex"},
@@ -67,6 +67,31 @@ var nodeCertificates = Definition{
 	Indexes: []Index{
 		{Name: "idx_node_certificates_fingerprint", Unique: true, Columns: "fingerprint"},
 		{Name: "idx_node_certificates_node", Columns: "node"},
+	},
+}
+
+var nodeLinks = Definition{
+	Name: "node_links", Go: "NodeLink", Owner: "fleet",
+	Fields: []Field{
+		{Name: "node", Kind: Text, Required: true, Max: 15},
+		{Name: "instance", Kind: Text, Required: true, Max: 15, Doc: "of the panel, that holds a control connection of the node; one that is dead does not count"},
+	},
+	Indexes: []Index{
+		{Name: "idx_node_links_node", Unique: true, Columns: "node, instance"},
+		{Name: "idx_node_links_instance", Columns: "instance"},
+	},
+}
+
+var panelCertificates = Definition{
+	Name: "panel_certificates", Go: "PanelCertificate", Owner: "fleet",
+	Fields: []Field{
+		{Name: "instance", Kind: Text, Required: true, Max: 15, Doc: "of the panel, that shows this certificate to other instances"},
+		{Name: "fingerprint", Kind: Text, Required: true, Max: 64, Doc: "SHA-256 of the DER, hex; without its row a certificate is refused"},
+		{Name: "not_after", Kind: Date, Required: true},
+	},
+	Indexes: []Index{
+		{Name: "idx_panel_certificates_fingerprint", Unique: true, Columns: "fingerprint"},
+		{Name: "idx_panel_certificates_instance", Columns: "instance"},
 	},
 }
 

@@ -1,6 +1,6 @@
 package collections
 
-// The collections of the platform rooms: secrets, events, audit, jobs, incidents, access.
+// The collections of the platform rooms: secrets, cluster, events, audit, jobs, incidents, access.
 
 var dataKeys = Definition{
 	Name: "data_keys", Go: "DataKey", Owner: "secrets",
@@ -163,5 +163,38 @@ var idempotencyKeys = Definition{
 	Indexes: []Index{
 		{Name: "idx_idempotency_keys_key", Unique: true, Columns: "tenant, actor, key"},
 		{Name: "idx_idempotency_keys_expires", Columns: "expires_at"},
+	},
+}
+
+var panelInstances = Definition{
+	Name: "panel_instances", Go: "PanelInstance", Owner: "cluster",
+	Fields: []Field{
+		{Name: "address", Kind: Text, Max: 255, Doc: "host:port of its node listener"},
+		{Name: "release", Kind: Text, Max: 64, Doc: "of its binary"},
+		{Name: "started", Kind: Date, Required: true, Doc: "when it joined, by its own clock"},
+		{Name: "seen", Kind: Date, Required: true, Doc: "last heartbeat, by its own clock"},
+	},
+}
+
+var leadersDef = Definition{
+	Name: "leaders", Go: "Leader", Owner: "cluster",
+	Fields: []Field{
+		{Name: "task", Kind: Text, Required: true, Max: 64},
+		{Name: "epoch", Kind: Number, Doc: "grows with each change of leader"},
+		{Name: "instance", Kind: Text, Max: 15, Doc: "who leads, or led last"},
+	},
+	Indexes: []Index{{Name: "idx_leaders_task", Unique: true, Columns: "task"}},
+}
+
+var rateLimits = Definition{
+	Name: "rate_limits", Go: "RateLimit", Owner: "access",
+	Fields: []Field{
+		{Name: "bucket", Kind: Text, Required: true, Max: 64, Doc: "limit and keyed hash of whom it counts"},
+		{Name: "hits", Kind: JSON, Max: 4 << 10, Doc: "when, Unix milliseconds, oldest first; at most as many as the limit allows"},
+		{Name: "expires_at", Kind: Date, Required: true, Doc: "after this the row can go"},
+	},
+	Indexes: []Index{
+		{Name: "idx_rate_limits_bucket", Unique: true, Columns: "bucket"},
+		{Name: "idx_rate_limits_expires", Columns: "expires_at"},
 	},
 }

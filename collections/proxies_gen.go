@@ -680,6 +680,126 @@ func (r *IdempotencyKey) Created() time.Time { return r.GetDateTime("created").T
 // Updated is when the row was last written.
 func (r *IdempotencyKey) Updated() time.Time { return r.GetDateTime("updated").Time() }
 
+// PanelInstance is a row of panel_instances, owned by hooks/cluster.
+type PanelInstance struct{ core.BaseRecordProxy }
+
+// PanelInstances is the name of the collection.
+const PanelInstances = "panel_instances"
+
+// NewPanelInstance returns an empty row that is not saved yet.
+func NewPanelInstance(app core.App) (*PanelInstance, error) {
+	return newProxy[PanelInstance](app, PanelInstances)
+}
+
+// FindPanelInstance returns the row of that id; sql.ErrNoRows when there is none.
+func FindPanelInstance(app core.App, id string) (*PanelInstance, error) {
+	return findProxy[PanelInstance](app, PanelInstances, id)
+}
+
+// Address is host:port of its node listener.
+func (r *PanelInstance) Address() string { return r.GetString("address") }
+
+// SetAddress sets address; see Address.
+func (r *PanelInstance) SetAddress(v string) { r.Set("address", v) }
+
+// Release is of its binary.
+func (r *PanelInstance) Release() string { return r.GetString("release") }
+
+// SetRelease sets release; see Release.
+func (r *PanelInstance) SetRelease(v string) { r.Set("release", v) }
+
+// Started is when it joined, by its own clock.
+func (r *PanelInstance) Started() time.Time { return r.GetDateTime("started").Time() }
+
+// SetStarted sets started; see Started.
+func (r *PanelInstance) SetStarted(v time.Time) { r.Set("started", dateTime(v)) }
+
+// Seen is last heartbeat, by its own clock.
+func (r *PanelInstance) Seen() time.Time { return r.GetDateTime("seen").Time() }
+
+// SetSeen sets seen; see Seen.
+func (r *PanelInstance) SetSeen(v time.Time) { r.Set("seen", dateTime(v)) }
+
+// Created is when the row was made.
+func (r *PanelInstance) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *PanelInstance) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
+// Leader is a row of leaders, owned by hooks/cluster.
+type Leader struct{ core.BaseRecordProxy }
+
+// Leaders is the name of the collection.
+const Leaders = "leaders"
+
+// NewLeader returns an empty row that is not saved yet.
+func NewLeader(app core.App) (*Leader, error) { return newProxy[Leader](app, Leaders) }
+
+// FindLeader returns the row of that id; sql.ErrNoRows when there is none.
+func FindLeader(app core.App, id string) (*Leader, error) { return findProxy[Leader](app, Leaders, id) }
+
+// Task is task.
+func (r *Leader) Task() string { return r.GetString("task") }
+
+// SetTask sets task; see Task.
+func (r *Leader) SetTask(v string) { r.Set("task", v) }
+
+// Epoch is grows with each change of leader.
+func (r *Leader) Epoch() int64 { return int64(r.GetFloat("epoch")) }
+
+// SetEpoch sets epoch; see Epoch.
+func (r *Leader) SetEpoch(v int64) { r.Set("epoch", v) }
+
+// Instance is who leads, or led last.
+func (r *Leader) Instance() string { return r.GetString("instance") }
+
+// SetInstance sets instance; see Instance.
+func (r *Leader) SetInstance(v string) { r.Set("instance", v) }
+
+// Created is when the row was made.
+func (r *Leader) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *Leader) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
+// RateLimit is a row of rate_limits, owned by hooks/access.
+type RateLimit struct{ core.BaseRecordProxy }
+
+// RateLimits is the name of the collection.
+const RateLimits = "rate_limits"
+
+// NewRateLimit returns an empty row that is not saved yet.
+func NewRateLimit(app core.App) (*RateLimit, error) { return newProxy[RateLimit](app, RateLimits) }
+
+// FindRateLimit returns the row of that id; sql.ErrNoRows when there is none.
+func FindRateLimit(app core.App, id string) (*RateLimit, error) {
+	return findProxy[RateLimit](app, RateLimits, id)
+}
+
+// Bucket is limit and keyed hash of whom it counts.
+func (r *RateLimit) Bucket() string { return r.GetString("bucket") }
+
+// SetBucket sets bucket; see Bucket.
+func (r *RateLimit) SetBucket(v string) { r.Set("bucket", v) }
+
+// Hits decodes when, Unix milliseconds, oldest first; at most as many as the limit allows into v.
+func (r *RateLimit) Hits(v any) error { return r.UnmarshalJSONField("hits", v) }
+
+// SetHits sets hits; see Hits.
+func (r *RateLimit) SetHits(v any) { r.Set("hits", v) }
+
+// ExpiresAt is after this the row can go.
+func (r *RateLimit) ExpiresAt() time.Time { return r.GetDateTime("expires_at").Time() }
+
+// SetExpiresAt sets expires_at; see ExpiresAt.
+func (r *RateLimit) SetExpiresAt(v time.Time) { r.Set("expires_at", dateTime(v)) }
+
+// Created is when the row was made.
+func (r *RateLimit) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *RateLimit) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
 // Tenant is a row of tenants, owned by hooks/tenancy.
 type Tenant struct{ core.BaseRecordProxy }
 
@@ -1074,7 +1194,7 @@ func FindAuthority(app core.App, id string) (*Authority, error) {
 	return findProxy[Authority](app, Authorities, id)
 }
 
-// Kind is listener: the panel's own certificate on the node listener.
+// Kind is listener: not made any more; each instance of the panel has a certificate of its own in memory.
 func (r *Authority) Kind() string { return r.GetString("kind") }
 
 // SetKind sets kind; see Kind.
@@ -1347,6 +1467,78 @@ func (r *NodeCertificate) Created() time.Time { return r.GetDateTime("created").
 
 // Updated is when the row was last written.
 func (r *NodeCertificate) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
+// NodeLink is a row of node_links, owned by hooks/fleet.
+type NodeLink struct{ core.BaseRecordProxy }
+
+// NodeLinks is the name of the collection.
+const NodeLinks = "node_links"
+
+// NewNodeLink returns an empty row that is not saved yet.
+func NewNodeLink(app core.App) (*NodeLink, error) { return newProxy[NodeLink](app, NodeLinks) }
+
+// FindNodeLink returns the row of that id; sql.ErrNoRows when there is none.
+func FindNodeLink(app core.App, id string) (*NodeLink, error) {
+	return findProxy[NodeLink](app, NodeLinks, id)
+}
+
+// Node is node.
+func (r *NodeLink) Node() string { return r.GetString("node") }
+
+// SetNode sets node; see Node.
+func (r *NodeLink) SetNode(v string) { r.Set("node", v) }
+
+// Instance is of the panel, that holds a control connection of the node; one that is dead does not count.
+func (r *NodeLink) Instance() string { return r.GetString("instance") }
+
+// SetInstance sets instance; see Instance.
+func (r *NodeLink) SetInstance(v string) { r.Set("instance", v) }
+
+// Created is when the row was made.
+func (r *NodeLink) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *NodeLink) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
+// PanelCertificate is a row of panel_certificates, owned by hooks/fleet.
+type PanelCertificate struct{ core.BaseRecordProxy }
+
+// PanelCertificates is the name of the collection.
+const PanelCertificates = "panel_certificates"
+
+// NewPanelCertificate returns an empty row that is not saved yet.
+func NewPanelCertificate(app core.App) (*PanelCertificate, error) {
+	return newProxy[PanelCertificate](app, PanelCertificates)
+}
+
+// FindPanelCertificate returns the row of that id; sql.ErrNoRows when there is none.
+func FindPanelCertificate(app core.App, id string) (*PanelCertificate, error) {
+	return findProxy[PanelCertificate](app, PanelCertificates, id)
+}
+
+// Instance is of the panel, that shows this certificate to other instances.
+func (r *PanelCertificate) Instance() string { return r.GetString("instance") }
+
+// SetInstance sets instance; see Instance.
+func (r *PanelCertificate) SetInstance(v string) { r.Set("instance", v) }
+
+// Fingerprint is SHA-256 of the DER, hex; without its row a certificate is refused.
+func (r *PanelCertificate) Fingerprint() string { return r.GetString("fingerprint") }
+
+// SetFingerprint sets fingerprint; see Fingerprint.
+func (r *PanelCertificate) SetFingerprint(v string) { r.Set("fingerprint", v) }
+
+// NotAfter is not_after.
+func (r *PanelCertificate) NotAfter() time.Time { return r.GetDateTime("not_after").Time() }
+
+// SetNotAfter sets not_after; see NotAfter.
+func (r *PanelCertificate) SetNotAfter(v time.Time) { r.Set("not_after", dateTime(v)) }
+
+// Created is when the row was made.
+func (r *PanelCertificate) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *PanelCertificate) Updated() time.Time { return r.GetDateTime("updated").Time() }
 
 // IPPool is a row of ip_pools, owned by hooks/alloc.
 type IPPool struct{ core.BaseRecordProxy }

@@ -27,6 +27,7 @@ import (
 	"github.com/mambahost/mamba/hooks/alloc"
 	"github.com/mambahost/mamba/hooks/audit"
 	"github.com/mambahost/mamba/hooks/catalog"
+	"github.com/mambahost/mamba/hooks/cluster"
 	"github.com/mambahost/mamba/hooks/events"
 	"github.com/mambahost/mamba/hooks/fleet"
 	"github.com/mambahost/mamba/hooks/incidents"
@@ -80,6 +81,7 @@ func Register(app core.App, c *Config) {
 // Panel is the rooms of one running panel.
 type Panel struct {
 	Secrets   *secrets.Keeper
+	Cluster   *cluster.Cluster
 	Events    *events.Outbox
 	Audit     *audit.Log
 	Jobs      *jobs.Queue
@@ -160,7 +162,10 @@ func (p *Panel) openKeys() error {
 	if err := p.Secrets.Check(p.app); err != nil {
 		return err
 	}
-	p.Events = events.New(p.app, p.log)
+	if p.Cluster, err = p.openCluster(); err != nil {
+		return err
+	}
+	p.Events = events.New(p.app, p.Cluster, p.log)
 	p.Events.OnGivenUp(p.listenerGivenUp)
 	heads := audit.Dir(dataFile(p.app.DataDir(), "audit-heads"))
 	if p.Audit, err = audit.New(p.Secrets.Derive("audit"), heads, p.log); err != nil {
@@ -168,14 +173,14 @@ func (p *Panel) openKeys() error {
 	}
 	p.Incidents = incidents.New(p.incidentOpened)
 	p.Jobs = jobs.New(p.app, jobs.Config{
-		Sole: true, Died: p.jobDied, DiedLocks: []collections.Lock{incidents.Lock, events.Lock}, Changed: p.jobChanged, Log: p.log,
+		Cluster: p.Cluster, Died: p.jobDied, DiedLocks: []collections.Lock{incidents.Lock}, Changed: p.jobChanged, Log: p.log,
 	})
 	return nil
 }
 
 // listenerGivenUp opens an incident about an event that a listener refused to the last.
 func (p *Panel) listenerGivenUp(e events.Stored, listener string, cause error) {
-	err := collections.Tx(p.app, []collections.Lock{incidents.Lock, events.Lock}, func(tx core.App) error {
+	err := collections.Tx(p.app, []collections.Lock{incidents.Lock}, func(tx core.App) error {
 		return p.Incidents.Open(tx, incidents.Incident{
 			Kind: "events.given_up", Fingerprint: "events.given_up:" + listener, Severity: "warning", Tenant: e.Tenant,
 			Title: "Listener " + listener + " was given up on an event", Detail: fmt.Sprintf("Event %s (%s): %v", e.ID, e.Kind, cause),
@@ -260,6 +265,7 @@ func (p *Panel) bindRoutes(e *core.ServeEvent) {
 	}{p.Access, p.Tenancy, p.Catalog, p.Alloc, p.Fleet, p.Servers, p.Ops} {
 		room.Routes(g)
 	}
+	e.Router.Bind(handler("mamba.events.forward", early, p.Events.Forward))
 	e.Router.GET("/{path...}", apis.WrapStdHandler(p.config.Web))
 	e.InstallerFunc = nil // the first superuser is made on the command line, or by the demo
 }
@@ -279,6 +285,9 @@ func (p *Panel) Start() error {
 	}
 	if err := p.Catalog.PublishShipped(p.app); err != nil {
 		return fmt.Errorf("publish the shipped games: %w", err)
+	}
+	if err := p.Cluster.Start(ctx); err != nil {
+		return err
 	}
 	p.Events.Start(ctx)
 	if err := p.Fleet.Start(ctx); err != nil {
@@ -342,4 +351,5 @@ func (p *Panel) Stop() {
 	p.Jobs.Stop()
 	p.Fleet.Stop()
 	p.Events.Stop()
+	p.Cluster.Stop()
 }

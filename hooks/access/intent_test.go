@@ -192,6 +192,64 @@ func TestASingleUseTokenIsSpentOnceHoweverManyTryAtOnce(t *testing.T) {
 	}
 }
 
+// A browser mints at one instance of the panel and connects to another: what the instances share is the
+// key and the table of spent tokens.
+func TestAnIntentTokenIsGoodAtEveryInstanceAndSpentOnceAtAll(t *testing.T) {
+	t.Parallel()
+	p := newPanel(t, nil)
+	instances := []*access.Access{p.access}
+	for range 2 {
+		d, err := access.New(access.Config{IntentKey: bytes.Repeat([]byte{7}, 32), Auditor: p.notes})
+		if err != nil {
+			t.Fatal(err)
+		}
+		instances = append(instances, d)
+	}
+	many, _, err := instances[0].Mint(alice, "console", "server000000001", "tenant000000001", time.Minute, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, d := range instances {
+		if c, err := d.Check(p, many, "console", "server000000001"); err != nil || c.User != alice.ID {
+			t.Errorf("instance %d: %+v, %v", i, c, err)
+		}
+	}
+	for round := range 10 {
+		once, _, err := instances[round%3].Mint(alice, "download", "server000000001", "tenant000000001", time.Minute, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var taken, spent atomic.Int32
+		var wg sync.WaitGroup
+		for _, d := range instances {
+			for range 3 {
+				wg.Go(func() {
+					_, err := d.Check(p, once, "download", "server000000001")
+					switch {
+					case err == nil:
+						taken.Add(1)
+					case errors.Is(err, access.ErrTokenSpent):
+						spent.Add(1)
+					default:
+						t.Error(err)
+					}
+				})
+			}
+		}
+		wg.Wait()
+		if taken.Load() != 1 || spent.Load() != 8 {
+			t.Errorf("taken %d times, refused as spent %d times", taken.Load(), spent.Load())
+		}
+	}
+	other, err := access.New(access.Config{IntentKey: bytes.Repeat([]byte{8}, 32), Auditor: p.notes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Check(p, many, "console", "server000000001"); !errors.Is(err, access.ErrTokenInvalid) {
+		t.Errorf("an instance with another key: %v", err)
+	}
+}
+
 func TestAnIntentTokenEndsInItsTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -27,7 +27,6 @@ import (
 	"github.com/mambahost/mamba/hooks/access"
 	"github.com/mambahost/mamba/hooks/alloc"
 	"github.com/mambahost/mamba/hooks/audit"
-	"github.com/mambahost/mamba/hooks/events"
 	"github.com/mambahost/mamba/hooks/fleet"
 	"github.com/mambahost/mamba/hooks/incidents"
 	"github.com/mambahost/mamba/hooks/servers"
@@ -202,7 +201,7 @@ func (d *Demo) organisation(owner, member *core.Record) error {
 		return err // its own, says empty
 	}
 	a := actor(owner)
-	return collections.Tx(d.App, []collections.Lock{audit.Lock(""), events.Lock}, func(tx core.App) error {
+	return collections.Tx(d.App, []collections.Lock{audit.Lock("")}, func(tx core.App) error {
 		t, err := d.Tenancy.Create(tx, a, "Demo Corp", demoSlug)
 		if err != nil {
 			return err
@@ -304,7 +303,7 @@ func lineup() []servers.CreateInput {
 func (d *Demo) servers(a access.Actor, tenant, node string) error {
 	for _, in := range lineup() {
 		in.Node = node
-		locks := []collections.Lock{tenancy.Lock(tenant), audit.Lock(tenant), alloc.Lock, events.Lock, incidents.Lock}
+		locks := []collections.Lock{tenancy.Lock(tenant), audit.Lock(tenant), alloc.Lock, incidents.Lock}
 		err := collections.Tx(d.App, locks, func(tx core.App) error {
 			_, err := d.Servers.Create(tx, a, tenant, in)
 			return err

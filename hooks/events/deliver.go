@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -40,7 +41,7 @@ func newLane(o *Outbox, pattern, name string, fn Listener) *lane {
 	return &lane{o: o, pattern: pattern, name: name, fn: fn, wake: make(chan struct{}, 1)}
 }
 
-// Start begins delivery, and sending to browsers. A second call does nothing.
+// Start begins delivery, on this instance once it leads. A second call does nothing.
 func (o *Outbox) Start(ctx context.Context) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -48,24 +49,56 @@ func (o *Outbox) Start(ctx context.Context) {
 		return
 	}
 	o.started = true
-	ctx, o.cancel = context.WithCancel(ctx)
-	for _, l := range o.lanes {
-		o.wg.Go(func() { l.run(ctx) })
+	close(o.ready)
+	if o.own {
+		_ = o.cluster.Start(ctx) // alone it cannot fail
+		context.AfterFunc(ctx, o.end)
 	}
-	o.wg.Go(func() { o.mark(ctx) })
-	o.wg.Go(func() { o.hub.run(ctx) })
 }
 
 // Stop ends delivery: running listeners see their context end and are waited for. What was not
-// delivered is after the next Start. A second call does nothing.
+// delivered is by the next leader, or after the next Start. A second call does nothing.
 func (o *Outbox) Stop() {
-	o.mu.Lock()
-	cancel := o.cancel
-	o.mu.Unlock()
-	if cancel != nil {
-		cancel()
-	}
+	o.end()
 	o.wg.Wait()
+	if o.own {
+		o.cluster.Stop()
+	}
+}
+
+func (o *Outbox) end() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.stopped = true
+	if o.cancel != nil {
+		o.cancel()
+	}
+}
+
+// lead delivers while this instance leads, which is until ctx ends, or until Stop.
+func (o *Outbox) lead(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-o.ready:
+	}
+	o.mu.Lock()
+	if o.stopped {
+		o.mu.Unlock()
+		return
+	}
+	ctx, o.cancel = context.WithCancel(ctx)
+	o.wg.Add(1)
+	o.mu.Unlock()
+	defer o.wg.Done()
+	var lanes sync.WaitGroup
+	for _, l := range o.lanes {
+		l.passed.Store(0) // others may have delivered since
+		l.weak = false
+		lanes.Go(func() { l.run(ctx) })
+	}
+	lanes.Go(func() { o.mark(ctx) })
+	lanes.Wait()
 }
 
 func (l *lane) run(ctx context.Context) {
@@ -173,6 +206,9 @@ func (o *Outbox) mark(ctx context.Context) {
 	for {
 		if upTo, ok := o.passedByAll(); ok && upTo > marked {
 			err := collections.Tx(o.app, nil, func(tx core.App) error {
+				if err := o.cluster.Fence(tx, task); err != nil {
+					return err
+				}
 				_, err := tx.DB().NewQuery("UPDATE {{events}} SET [[delivered]] = TRUE WHERE [[delivered]] = FALSE AND [[seq]] <= {:seq}").
 					Bind(dbx.Params{"seq": upTo}).Execute()
 				return err

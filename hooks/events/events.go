@@ -1,5 +1,5 @@
-// Package events says what happened: a transactional outbox, the bus that delivers it to listeners in
-// this process, the tenants' activity lists, and the tenants' realtime topics.
+// Package events says what happened: a transactional outbox, its delivery to listeners on one panel
+// instance, the tenants' activity lists, and the tenants' realtime topics on all instances.
 //
 // It owns events. It refuses to call a listener inside somebody's transaction, to let a slow listener
 // or browser hold up a writer, and to send a browser what it may not see.
@@ -23,14 +23,26 @@ import (
 	"github.com/pocketbase/pocketbase/tools/types"
 
 	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/hooks/cluster"
 )
 
 var permit = collections.PermitFor("events")
 
-// Lock is held by every transaction that emits: seq is the largest one plus one, and has to grow in
-// the order of commits. On a database with several writers it makes emitting transactions wait for
-// each other, which is what an order costs.
-const Lock collections.Lock = "events"
+// numbering is held, at the end of every transaction that emits, for as long as its commit takes: seq
+// is the largest one plus one, and has to grow in the order of commits.
+const numbering collections.Lock = "events"
+
+// emitOrder is the place of events among what runs at the end of a transaction: before the bus.
+const emitOrder = 10
+
+// task is what one instance of all leads: calling the listeners.
+const task = "events"
+
+// Topics on the bus between instances.
+const (
+	topicWake = "events.wake" // the outbox has grown
+	topicLive = "events.live" // what concerns browsers, in order: messages and revocations
+)
 
 // maxPayload bounds an event's payload in bytes; the column takes 64 KiB.
 const maxPayload = 60 << 10
@@ -94,26 +106,42 @@ type Listener func(ctx context.Context, e Stored) error
 
 // Outbox is the events of one installation. It is safe for concurrent use.
 type Outbox struct {
-	app    core.App
-	log    *slog.Logger
-	failed func(e Stored, listener string, err error) // nil, or told when a listener is given up on
-	hub    *hub
+	app     core.App
+	cluster *cluster.Cluster
+	own     bool // the cluster is nobody else's: started and stopped here
+	log     *slog.Logger
+	failed  func(e Stored, listener string, err error) // nil, or told when a listener is given up on
+	hub     *hub
+	pending *collections.Batch[*collections.Event]
+	peers   peers
 
 	mu      sync.Mutex
 	lanes   []*lane            // fixed at Start; guarded by mu before
 	started bool               // guarded by mu
-	cancel  context.CancelFunc // nil until Start; guarded by mu
+	stopped bool               // guarded by mu
+	cancel  context.CancelFunc // of what leads now, nil when nothing does; guarded by mu
 	wg      sync.WaitGroup
+	ready   chan struct{} // closed by Start
 
 	progress chan struct{} // capacity 1: a lane got further, only the latest matters
 }
 
-// New returns an Outbox; nothing runs before Start.
-func New(app core.App, log *slog.Logger) *Outbox {
+// New returns an Outbox; nothing runs before Start. c may be nil: then this process is alone.
+func New(app core.App, c *cluster.Cluster, log *slog.Logger) *Outbox {
 	if log == nil {
 		log = slog.Default()
 	}
-	return &Outbox{app: app, log: log, hub: newHub(log), progress: make(chan struct{}, 1)}
+	o := &Outbox{app: app, cluster: c, log: log, hub: newHub(), ready: make(chan struct{}), progress: make(chan struct{}, 1)}
+	if c == nil {
+		o.own = true
+		o.cluster, _ = cluster.New(app, cluster.Config{Log: log}) // fails without an app only
+	}
+	o.pending = collections.NewBatch(emitOrder, numbering, o.store)
+	o.cluster.OnLead(task, o.lead)
+	o.cluster.Subscribe(topicWake, func(cluster.Message) { o.wakeAll() })
+	o.cluster.Subscribe(topicLive, o.live)
+	o.cluster.OnGap(o.gap)
+	return o
 }
 
 // OnGivenUp sets who is told, outside of any transaction, that a listener was given up on for one
@@ -137,38 +165,36 @@ func (o *Outbox) On(kind, name string, fn Listener) {
 	o.lanes = append(o.lanes, newLane(o, kind, name, fn))
 }
 
-// Emit stores the event in the caller's transaction, whose locks include Lock, and delivers it after
-// the commit. A public event is also sent to the tenant's realtime topic as "activity".
+// Emit stores the event in the caller's transaction, at its end, and delivers it after the commit. A
+// public event is also sent to the tenant's realtime topic as "activity". It fails for an event that
+// cannot be stored; when the database does not take it, the transaction fails.
 func (o *Outbox) Emit(tx core.App, e Event) error {
-	return collections.Tx(tx, []collections.Lock{Lock}, func(tx core.App) error {
-		if err := o.emit(tx, e); err != nil {
-			return fmt.Errorf("emit %s: %w", e.Kind, err)
-		}
-		return nil
-	})
+	row, err := o.row(tx, e)
+	if err == nil {
+		err = collections.Tx(tx, nil, func(tx core.App) error { return o.pending.Add(tx, row) })
+	}
+	if err != nil {
+		return fmt.Errorf("emit %s: %w", e.Kind, err)
+	}
+	return nil
 }
 
-func (o *Outbox) emit(tx core.App, e Event) error {
+func (o *Outbox) row(app core.App, e Event) (*collections.Event, error) {
 	data, err := json.Marshal(e.Payload)
 	if err != nil {
-		return fmt.Errorf("encode the payload: %w", err)
+		return nil, fmt.Errorf("encode the payload: %w", err)
 	}
 	if len(data) > maxPayload {
-		return fmt.Errorf("the payload has %d bytes, at most %d", len(data), maxPayload)
+		return nil, fmt.Errorf("the payload has %d bytes, at most %d", len(data), maxPayload)
 	}
 	raw, err := json.Marshal(envelope{ActorName: e.ActorName, Data: data})
 	if err != nil {
-		return fmt.Errorf("encode the payload: %w", err)
+		return nil, fmt.Errorf("encode the payload: %w", err)
 	}
-	row, err := collections.NewEvent(tx)
+	row, err := collections.NewEvent(app)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var last int64
-	if err := tx.DB().NewQuery("SELECT COALESCE(MAX([[seq]]), 0) FROM {{events}}").Row(&last); err != nil {
-		return fmt.Errorf("read the last number: %w", err)
-	}
-	row.SetSeq(last + 1)
 	row.SetTenant(e.Tenant)
 	row.SetKind(e.Kind)
 	row.SetSubjectType(e.SubjectType)
@@ -177,22 +203,34 @@ func (o *Outbox) emit(tx core.App, e Event) error {
 	row.SetActorType(e.ActorType)
 	row.SetPublic(e.Public)
 	row.SetPayload(types.JSONRaw(raw))
-	if err := permit.Save(tx, row); err != nil {
-		return err
+	return row, nil
+}
+
+// store numbers and writes the events of one transaction.
+func (o *Outbox) store(tx core.App, rows []*collections.Event) error {
+	var last int64
+	if err := tx.DB().NewQuery("SELECT COALESCE(MAX([[seq]]), 0) FROM {{events}}").Row(&last); err != nil {
+		return fmt.Errorf("read the number of the last event: %w", err)
 	}
-	collections.AfterCommit(tx, o.wakeAll)
-	if e.Public && e.Tenant != "" {
+	for i, row := range rows {
+		row.SetSeq(last + int64(i) + 1)
+		if err := permit.Save(tx, row); err != nil {
+			return fmt.Errorf("emit %s: %w", row.Kind(), err)
+		}
+		if !row.Public() || row.Tenant() == "" {
+			continue
+		}
 		stored, err := fromRow(row)
 		if err != nil {
 			return err
 		}
 		m := Message{Type: "activity", ID: row.Id, Data: stored.View()}
-		if e.SubjectType == collections.Servers {
-			m.Server = e.Subject
+		if row.SubjectType() == collections.Servers {
+			m.Server = row.Subject()
 		}
-		o.Broadcast(tx, e.Tenant, m)
+		o.Broadcast(tx, row.Tenant(), m)
 	}
-	return nil
+	return o.cluster.Publish(tx, topicWake, nil)
 }
 
 func (o *Outbox) wakeAll() {
@@ -248,7 +286,7 @@ func (o *Outbox) Activity(app core.App, tenant, subject string, page, perPage in
 // how many; the newest event always stays, because the next number follows it.
 func (o *Outbox) Prune(app core.App, before time.Time, limit int) (int, error) {
 	n := 0
-	err := collections.Tx(app, []collections.Lock{Lock}, func(tx core.App) error {
+	err := collections.Tx(app, nil, func(tx core.App) error {
 		n = 0
 		rows, err := collections.Every[collections.Event](tx, collections.Events, "seq", int64(limit),
 			dbx.HashExp{"delivered": true},

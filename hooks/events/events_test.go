@@ -64,7 +64,7 @@ func start(t *testing.T, o *Outbox) {
 
 func TestEventsAreDeliveredInOrderAfterTheCommit(t *testing.T) {
 	bubble(t, func(t *testing.T, app core.App) {
-		o := New(app, quiet)
+		o := New(app, nil, quiet)
 		var every, servers, one heard
 		o.On("*", "every", every.take)
 		o.On("server.*", "servers", servers.take)
@@ -72,7 +72,7 @@ func TestEventsAreDeliveredInOrderAfterTheCommit(t *testing.T) {
 		start(t, o)
 		synctest.Wait()
 		began := time.Now()
-		err := collections.Tx(app, []collections.Lock{Lock}, func(tx core.App) error {
+		err := collections.Tx(app, nil, func(tx core.App) error {
 			emit(t, o, tx, "server.created", map[string]int{"n": 1})
 			emit(t, o, tx, "job.dead", nil)
 			emit(t, o, tx, "server.deleted", nil)
@@ -83,7 +83,7 @@ func TestEventsAreDeliveredInOrderAfterTheCommit(t *testing.T) {
 			t.Fatal(err)
 		}
 		boom := errors.New("boom")
-		err = collections.Tx(app, []collections.Lock{Lock}, func(tx core.App) error {
+		err = collections.Tx(app, nil, func(tx core.App) error {
 			emit(t, o, tx, "server.lost", nil)
 			return boom
 		})
@@ -108,12 +108,12 @@ func TestEventsAreDeliveredInOrderAfterTheCommit(t *testing.T) {
 
 func TestAnOutboxThatWasDownDeliversLater(t *testing.T) {
 	bubble(t, func(t *testing.T, app core.App) {
-		down := New(app, quiet)
+		down := New(app, nil, quiet)
 		for i := range 2*batchSize + 7 {
 			emit(t, down, app, "a.b", i)
 		}
 		for round := range 2 { // the second start has nothing to do
-			o := New(app, quiet)
+			o := New(app, nil, quiet)
 			var h heard
 			o.On("*", "h", h.take)
 			o.Start(t.Context())
@@ -135,7 +135,7 @@ func TestAnOutboxThatWasDownDeliversLater(t *testing.T) {
 // A crash between delivery and the mark: the events come again, none is left out.
 func TestDeliveryIsAtLeastOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, app core.App) {
-		o := New(app, quiet)
+		o := New(app, nil, quiet)
 		for range 5 {
 			emit(t, o, app, "a.b", nil)
 		}
@@ -159,7 +159,7 @@ func TestDeliveryIsAtLeastOnce(t *testing.T) {
 		if n := undelivered(t, app); n != 5 {
 			t.Fatalf("%d", n)
 		}
-		o2 := New(app, quiet)
+		o2 := New(app, nil, quiet)
 		o2.On("*", "h", h.take)
 		start(t, o2)
 		synctest.Wait()
@@ -171,7 +171,7 @@ func TestDeliveryIsAtLeastOnce(t *testing.T) {
 
 func TestAFailingListenerHoldsUpNobodyElse(t *testing.T) {
 	bubble(t, func(t *testing.T, app core.App) {
-		o := New(app, quiet)
+		o := New(app, nil, quiet)
 		var good, bad heard
 		var calls []time.Time
 		o.On("*", "good", good.take)
@@ -216,7 +216,7 @@ func TestAFailingListenerHoldsUpNobodyElse(t *testing.T) {
 
 func TestAListenerThatHangsIsTimedOutAndStopEndsIt(t *testing.T) {
 	bubble(t, func(t *testing.T, app core.App) {
-		o := New(app, quiet)
+		o := New(app, nil, quiet)
 		calls := 0
 		o.On("*", "slow", func(ctx context.Context, _ Stored) error {
 			calls++
@@ -240,7 +240,7 @@ func TestAListenerThatHangsIsTimedOutAndStopEndsIt(t *testing.T) {
 func TestManyEmittersMakeOneOrder(t *testing.T) {
 	t.Parallel()
 	app := newApp(t)
-	o := New(app, quiet)
+	o := New(app, nil, quiet)
 	var h heard
 	arrived := make(chan struct{}, 1)
 	o.On("*", "h", func(ctx context.Context, e Stored) error {
@@ -279,7 +279,7 @@ func TestManyEmittersMakeOneOrder(t *testing.T) {
 
 func TestActivityIsThePublicEventsOfATenant(t *testing.T) {
 	bubble(t, func(t *testing.T, app core.App) {
-		o := New(app, quiet)
+		o := New(app, nil, quiet)
 		for i := range 7 {
 			for _, e := range []Event{
 				{Kind: "server.started", Tenant: acme, Subject: fmt.Sprint("srv", i%2), Public: true, Payload: i, ActorType: "user", ActorName: "Alice"},
@@ -311,7 +311,7 @@ func TestActivityIsThePublicEventsOfATenant(t *testing.T) {
 
 func TestPruneKeepsTheUndeliveredAndTheNewest(t *testing.T) {
 	bubble(t, func(t *testing.T, app core.App) {
-		o := New(app, quiet)
+		o := New(app, nil, quiet)
 		for range 6 {
 			emit(t, o, app, "a.b", nil)
 		}
@@ -336,7 +336,7 @@ func TestPruneKeepsTheUndeliveredAndTheNewest(t *testing.T) {
 
 func TestEmitRefuses(t *testing.T) {
 	bubble(t, func(t *testing.T, app core.App) {
-		o := New(app, quiet)
+		o := New(app, nil, quiet)
 		for name, e := range map[string]Event{
 			"no kind":               {Tenant: acme},
 			"a payload too large":   {Kind: "a.b", Payload: strings.Repeat("x", 61<<10)},

@@ -1,9 +1,8 @@
 package events
 
 import (
-	"context"
 	"encoding/json"
-	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -13,7 +12,7 @@ import (
 	"github.com/pocketbase/pocketbase/tools/router"
 	"github.com/pocketbase/pocketbase/tools/subscriptions"
 
-	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/hooks/cluster"
 )
 
 // topicPrefix begins a tenant's realtime topic. No collection can have such a name, so PocketBase's
@@ -25,10 +24,9 @@ func Topic(tenant string) string { return topicPrefix + tenant }
 
 // Bounds of realtime.
 const (
-	maxTopics    = 20   // of one browser
-	feedQueue    = 64   // messages waiting for one browser; one more and they become a resync
-	hubQueue     = 4096 // messages waiting to be fanned out; one more and every browser is told to resync
-	admitRetries = 5    // times that a revocation may cross an admission
+	maxTopics    = 20 // of one browser
+	feedQueue    = 64 // messages waiting for one browser; one more and they become a resync
+	admitRetries = 5  // times that a revocation may cross an admission
 )
 
 // Message is one line on a tenant's topic.
@@ -69,33 +67,110 @@ func (s Scope) sees(p posted) bool {
 
 var resync = []byte(`{"type":"resync"}`)
 
-// Broadcast sends m to the tenant's topic after the commit of tx. It never blocks and never fails: a
+// Broadcast sends m to the tenant's topic on every instance after the commit of tx. It never fails: a
 // message is a hint, and a browser that misses one is told to refetch.
 //
 // It is encoded now, once, so that m.Data may be changed afterwards.
 func (o *Outbox) Broadcast(tx core.App, tenant string, m Message) {
 	data, err := json.Marshal(m)
+	if err == nil {
+		err = o.say(tx, live{Tenant: tenant, Kind: m.Type, Server: m.Server, Data: data})
+	}
 	if err != nil {
-		o.log.Error("a realtime message cannot be encoded", "type", m.Type, "id", m.ID, "error", err)
+		o.log.Error("a realtime message is not sent", "type", m.Type, "id", m.ID, "error", err)
+	}
+}
+
+// live is what instances tell each other about browsers, in one topic, so that what was published
+// before a revocation is not delivered after it.
+type live struct {
+	Tenant string          `json:"t,omitempty"`
+	Kind   string          `json:"k,omitempty"`
+	Server string          `json:"s,omitempty"`
+	Data   json.RawMessage `json:"d,omitempty"` // the message; nil for a revocation
+	User   string          `json:"u,omitempty"` // whose access to Tenant, or to all when it is empty, is revoked
+	Cut    bool            `json:"c,omitempty"` // end the user's connections, whatever they watch
+}
+
+func (o *Outbox) say(tx core.App, l live) error {
+	raw, err := json.Marshal(l)
+	if err != nil {
+		return err
+	}
+	return o.cluster.Publish(tx, topicLive, raw)
+}
+
+// live takes what an instance said.
+func (o *Outbox) live(m cluster.Message) {
+	var l live
+	if err := json.Unmarshal(m.Data, &l); err != nil {
+		o.log.Error("a realtime message of another instance cannot be read", "from", m.From, "error", err)
 		return
 	}
-	p := posted{tenant: tenant, kind: m.Type, server: m.Server, data: data}
-	collections.AfterCommit(tx, func() { o.hub.post(p) })
+	switch {
+	case l.Cut:
+		o.cut(l.User)
+	case l.User == "":
+		o.hub.fanOut(posted{tenant: l.Tenant, kind: l.Kind, server: l.Server, data: l.Data})
+	case m.From != o.cluster.ID(): // here it was done at once
+		o.revoke(l.User, l.Tenant)
+	}
+}
+
+// gap: messages and revocations may have been missed. Who is connected is asked again what he may see,
+// and refetches.
+func (o *Outbox) gap() {
+	o.wakeAll()
+	for _, f := range o.hub.feeds() {
+		if !o.readmit(f) {
+			o.app.SubscriptionsBroker().Unregister(f.Id())
+		}
+	}
+	o.hub.resyncAll()
+}
+
+// readmit asks again for the seats of a feed; false when it cannot keep them, and has to reconnect.
+func (o *Outbox) readmit(f *feed) bool {
+	auth, _ := f.Get(apis.RealtimeClientAuthKey).(*core.Record)
+	scope, generation, before := o.hub.admission(f)
+	if auth == nil || scope == nil {
+		return false
+	}
+	fresh, err := o.app.FindRecordById(auth.Collection().Id, auth.Id)
+	if err != nil || fresh.TokenKey() != auth.TokenKey() {
+		return false
+	}
+	seats := map[string]Scope{}
+	for _, tenant := range before {
+		s, ok := Scope{All: true}, true
+		if !fresh.IsSuperuser() {
+			s, ok = scope(fresh, tenant)
+		}
+		if !ok {
+			return false
+		}
+		seats[tenant] = s
+	}
+	return o.hub.join(f, fresh, seats, scope, generation)
 }
 
 // Connect gives a new realtime connection its bounded queue. It is bound to OnRealtimeConnectRequest.
 func (o *Outbox) Connect(e *core.RealtimeConnectRequestEvent) error {
-	f := &feed{Client: e.Client, hub: o.hub, more: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
+	f := &feed{Client: e.Client, id: o.cluster.ID() + e.Client.Id(), hub: o.hub, more: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
 	e.Client = f
 	go f.run() // ended and waited for by Discard
 	defer f.Discard()
 	return e.Next()
 }
 
+// Scoper says what of a tenant a user may see; false: nothing, there is no such tenant for him. It may
+// be asked again later, outside of any request.
+type Scoper func(user *core.Record, tenant string) (Scope, bool)
+
 // Admit decides about a subscription request, and is the whole body of OnRealtimeSubscribeRequest: a
 // customer may subscribe to topics of tenants that scope admits him to, and to nothing else; a
 // superuser may also watch collections. It calls e.Next.
-func (o *Outbox) Admit(e *core.RealtimeSubscribeRequestEvent, scope func(user *core.Record, tenant string) (Scope, bool)) error {
+func (o *Outbox) Admit(e *core.RealtimeSubscribeRequestEvent, scope Scoper) error {
 	f, ok := e.Client.(*feed)
 	if !ok {
 		return router.NewInternalServerError("", nil) // Connect is not bound
@@ -114,7 +189,7 @@ func (o *Outbox) Admit(e *core.RealtimeSubscribeRequestEvent, scope func(user *c
 			o.hub.leave(f)
 			return err
 		}
-		if o.hub.join(f, e.Auth, seats, generation) {
+		if o.hub.join(f, e.Auth, seats, scope, generation) {
 			if err := e.Next(); err != nil {
 				o.hub.leave(f)
 				return err
@@ -126,7 +201,7 @@ func (o *Outbox) Admit(e *core.RealtimeSubscribeRequestEvent, scope func(user *c
 }
 
 // seatsFor asks for every topic once.
-func seatsFor(e *core.RealtimeSubscribeRequestEvent, scope func(*core.Record, string) (Scope, bool)) (map[string]Scope, error) {
+func seatsFor(e *core.RealtimeSubscribeRequestEvent, scope Scoper) (map[string]Scope, error) {
 	seats := map[string]Scope{}
 	for _, topic := range e.Subscriptions {
 		tenant, ours := strings.CutPrefix(topic, topicPrefix)
@@ -153,17 +228,41 @@ func seatsFor(e *core.RealtimeSubscribeRequestEvent, scope func(*core.Record, st
 }
 
 // Revoke cuts the live connections of a user to a tenant, or all of that user's when tenant is empty.
-// It returns when nothing can be sent to them any more. Their browsers reconnect and are asked again,
-// so it is also how a changed scope takes effect; call it after the commit that changes it.
+// It returns when nothing can be sent to them any more by this instance, and the others are told.
+// Their browsers reconnect and are asked again, so it is also how a changed scope takes effect; call
+// it after the commit that changes it.
 func (o *Outbox) Revoke(user, tenant string) {
+	o.revoke(user, tenant)
+	if err := o.say(o.app, live{User: user, Tenant: tenant}); err != nil {
+		o.log.Error("a revocation is not told to the other instances", "user", user, "tenant", tenant, "error", err)
+	}
+}
+
+func (o *Outbox) revoke(user, tenant string) {
 	for _, f := range o.hub.revoke(user, tenant) {
 		o.app.SubscriptionsBroker().Unregister(f.Id()) // calls f.Discard
+	}
+}
+
+// AccountChanged ends the connections of an account, on every instance, once tx has committed: it was
+// deleted, or its tokens are void.
+func (o *Outbox) AccountChanged(tx core.App, account string) error {
+	return o.say(tx, live{User: account, Cut: true})
+}
+
+func (o *Outbox) cut(account string) {
+	o.hub.revoke(account, "")
+	for id, client := range o.app.SubscriptionsBroker().Clients() {
+		if auth, _ := client.Get(apis.RealtimeClientAuthKey).(*core.Record); auth != nil && auth.Id == account {
+			o.app.SubscriptionsBroker().Unregister(id)
+		}
 	}
 }
 
 // feed is a realtime client with a bounded queue and one goroutine that alone sends to the browser.
 type feed struct {
 	subscriptions.Client
+	id   string // begins with the instance that holds the connection
 	hub  *hub
 	more chan struct{} // capacity 1: the queue is not empty
 	stop chan struct{} // closed by Discard
@@ -174,8 +273,12 @@ type feed struct {
 
 	mu    sync.Mutex
 	user  string                  // id of who it was admitted for; guarded by mu
+	scope Scoper                  // who was asked; guarded by mu
 	queue []subscriptions.Message // at most feedQueue; guarded by mu
 }
+
+// Id tells every instance where the connection is.
+func (f *feed) Id() string { return f.id }
 
 // push queues a message. A full queue is replaced by one resync: what waits in it is then moot.
 func (f *feed) push(topic string, data []byte) {
@@ -238,61 +341,21 @@ func (f *feed) Discard() {
 	})
 }
 
-// posted is an encoded message on its way, with what the filter needs.
+// posted is an encoded message, with what the filter needs.
 type posted struct {
 	tenant, kind, server string
 	data                 []byte
 }
 
-// hub knows which feed sits at which tenant and copies messages to them on a goroutine of its own, so
-// that a writer pays for one append however many browsers listen.
+// hub knows which feed sits at which tenant and copies messages to them on the bus's goroutine, so that
+// a writer pays for one append however many browsers listen.
 type hub struct {
-	log  *slog.Logger
-	more chan struct{} // capacity 1: the queue is not empty
-
-	qmu   sync.Mutex
-	queue []posted // at most hubQueue; guarded by qmu
-	lost  bool     // the queue was full; guarded by qmu
-
 	mu    sync.RWMutex
 	seats map[string]map[*feed]Scope // by tenant; guarded by mu
 	gen   uint64                     // revocations so far; guarded by mu
 }
 
-func newHub(log *slog.Logger) *hub {
-	return &hub{log: log, more: make(chan struct{}, 1), seats: map[string]map[*feed]Scope{}}
-}
-
-func (h *hub) post(p posted) {
-	h.qmu.Lock()
-	if len(h.queue) >= hubQueue {
-		h.queue, h.lost = h.queue[:0], true
-	}
-	h.queue = append(h.queue, p)
-	h.qmu.Unlock()
-	nudge(h.more)
-}
-
-func (h *hub) run(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-h.more:
-		}
-		h.qmu.Lock()
-		batch, lost := h.queue, h.lost
-		h.queue, h.lost = nil, false
-		h.qmu.Unlock()
-		if lost {
-			h.log.Warn("realtime messages were dropped, browsers refetch")
-			h.resyncAll()
-		}
-		for _, p := range batch {
-			h.fanOut(p)
-		}
-	}
-}
+func newHub() *hub { return &hub{seats: map[string]map[*feed]Scope{}} }
 
 func (h *hub) fanOut(p posted) {
 	h.mu.RLock()
@@ -315,6 +378,33 @@ func (h *hub) resyncAll() {
 	}
 }
 
+// feeds are all that sit somewhere.
+func (h *hub) feeds() []*feed {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	seen := map[*feed]bool{}
+	for _, seats := range h.seats {
+		for f := range seats {
+			seen[f] = true
+		}
+	}
+	return slices.Collect(maps.Keys(seen))
+}
+
+// admission is by whom a feed was admitted, and to which tenants.
+func (h *hub) admission(f *feed) (scope Scoper, generation uint64, tenants []string) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	for tenant, seats := range h.seats {
+		if _, ok := seats[f]; ok {
+			tenants = append(tenants, tenant)
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.scope, h.gen, tenants
+}
+
 func (h *hub) generation() uint64 {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
@@ -323,7 +413,7 @@ func (h *hub) generation() uint64 {
 
 // join seats a feed, in place of the seats it had. It does not when anybody's access was revoked since
 // generation: the scopes may be from before that.
-func (h *hub) join(f *feed, auth *core.Record, seats map[string]Scope, generation uint64) bool {
+func (h *hub) join(f *feed, auth *core.Record, seats map[string]Scope, scope Scoper, generation uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.gen != generation {
@@ -334,7 +424,7 @@ func (h *hub) join(f *feed, auth *core.Record, seats map[string]Scope, generatio
 	}
 	h.unseat(f)
 	f.mu.Lock()
-	f.user = auth.Id
+	f.user, f.scope = auth.Id, scope
 	f.mu.Unlock()
 	for tenant, scope := range seats {
 		if h.seats[tenant] == nil {

@@ -24,12 +24,13 @@ import (
 // seat puts a client straight into the hub, as Connect and Admit would.
 func seat(t testing.TB, o *Outbox, user *core.Record, seats map[string]Scope) *feed {
 	t.Helper()
-	f := &feed{Client: subscriptions.NewDefaultClient(), hub: o.hub, more: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
+	client := subscriptions.NewDefaultClient()
+	f := &feed{Client: client, id: o.cluster.ID() + client.Id(), hub: o.hub, more: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
 	go f.run()
 	f.Set(apis.RealtimeClientAuthKey, user)
 	o.app.SubscriptionsBroker().Register(f)
 	t.Cleanup(func() { o.app.SubscriptionsBroker().Unregister(f.Id()) })
-	if !o.hub.join(f, user, seats, o.hub.generation()) {
+	if !o.hub.join(f, user, seats, nil, o.hub.generation()) {
 		t.Fatal("not admitted")
 	}
 	return f
@@ -73,7 +74,7 @@ func drain(f *feed) []string {
 
 func TestAMessageReachesWhoMaySeeIt(t *testing.T) {
 	bubble(t, func(t *testing.T, app core.App) {
-		o := New(app, quiet)
+		o := New(app, nil, quiet)
 		start(t, o)
 		alice, bob := newUser(t, app, "alice"), newUser(t, app, "bob")
 		owner := seat(t, o, alice, map[string]Scope{"t1": {All: true}, "t2": {All: true}})
@@ -103,7 +104,7 @@ func TestAMessageReachesWhoMaySeeIt(t *testing.T) {
 
 func TestBroadcastHappensAfterTheCommitOnly(t *testing.T) {
 	bubble(t, func(t *testing.T, app core.App) {
-		o := New(app, quiet)
+		o := New(app, nil, quiet)
 		start(t, o)
 		f := seat(t, o, newUser(t, app, "alice"), map[string]Scope{acme: {All: true}})
 		data := map[string]any{"name": "before"}
@@ -114,7 +115,7 @@ func TestBroadcastHappensAfterTheCommitOnly(t *testing.T) {
 		if err == nil {
 			t.Fatal("want the error")
 		}
-		err = collections.Tx(app, []collections.Lock{Lock}, func(tx core.App) error {
+		err = collections.Tx(app, nil, func(tx core.App) error {
 			o.Broadcast(tx, acme, Message{Type: "server", ID: "s", Rev: 3, Data: data, Server: "s"})
 			data["name"] = "after"
 			if err := o.Emit(tx, Event{Kind: "server.created", Tenant: acme, SubjectType: "servers", Subject: "s", Public: true}); err != nil {
@@ -138,7 +139,7 @@ func TestBroadcastHappensAfterTheCommitOnly(t *testing.T) {
 
 func TestASlowBrowserIsToldToRefetch(t *testing.T) {
 	bubble(t, func(t *testing.T, app core.App) {
-		o := New(app, quiet)
+		o := New(app, nil, quiet)
 		start(t, o)
 		slow := seat(t, o, newUser(t, app, "alice"), map[string]Scope{acme: {All: true}})
 		quick := seat(t, o, newUser(t, app, "bob"), map[string]Scope{acme: {All: true}})
@@ -164,23 +165,40 @@ func TestASlowBrowserIsToldToRefetch(t *testing.T) {
 	})
 }
 
-func TestAFullHubTellsEverybodyToRefetch(t *testing.T) {
+// A gap is where messages may have been missed: another instance's revocation, too.
+func TestAfterAGapEverybodyIsAskedAgainAndRefetches(t *testing.T) {
 	bubble(t, func(t *testing.T, app core.App) {
-		o := New(app, quiet)
-		f := seat(t, o, newUser(t, app, "alice"), map[string]Scope{acme: {All: true}})
-		for i := range hubQueue + 5 {
-			o.Broadcast(app, acme, Message{Type: "server", ID: fmt.Sprint(i)})
-		}
+		o := New(app, nil, quiet)
 		start(t, o)
-		if got := drain(f); len(got) != 6 || got[0] != acme+":resync:" {
-			t.Fatalf("%v", got)
+		alice, bob, eve := newUser(t, app, "alice"), newUser(t, app, "bob"), newUser(t, app, "eve")
+		all := map[string]Scope{"t1": {All: true}}
+		may := map[string]Scope{alice.Id: {All: true}, bob.Id: {Servers: []string{"s1"}}}
+		scope := func(u *core.Record, tenant string) (Scope, bool) { s, ok := may[u.Id]; return s, ok }
+		stays, less, gone := seat(t, o, alice, all), seat(t, o, bob, all), seat(t, o, eve, all)
+		for f, u := range map[*feed]*core.Record{stays: alice, less: bob, gone: eve} {
+			if !o.hub.join(f, u, all, scope, o.hub.generation()) {
+				t.Fatal("not admitted")
+			}
+		}
+		o.gap()
+		if got := drain(stays); !slices.Equal(got, []string{"t1:resync:"}) {
+			t.Errorf("who may as before got %v", got)
+		}
+		if got := drain(gone); !slices.Equal(got, []string{"closed"}) {
+			t.Errorf("who may nothing any more got %v", got)
+		}
+		drain(less)
+		o.Broadcast(app, "t1", Message{Type: "server", ID: "s1", Server: "s1"})
+		o.Broadcast(app, "t1", Message{Type: "server", ID: "s2", Server: "s2"})
+		if got := drain(less); !slices.Equal(got, []string{"t1:server:s1"}) {
+			t.Errorf("who may less got %v", got)
 		}
 	})
 }
 
 func TestRevokeCutsAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, app core.App) {
-		o := New(app, quiet)
+		o := New(app, nil, quiet)
 		start(t, o)
 		alice, bob := newUser(t, app, "alice"), newUser(t, app, "bob")
 		a1 := seat(t, o, alice, map[string]Scope{"t1": {All: true}})
@@ -212,7 +230,7 @@ func TestRevokeCutsAtOnce(t *testing.T) {
 
 func TestAChangedPasswordStopsTheStream(t *testing.T) {
 	bubble(t, func(t *testing.T, app core.App) {
-		o := New(app, quiet)
+		o := New(app, nil, quiet)
 		start(t, o)
 		f := seat(t, o, newUser(t, app, "alice"), map[string]Scope{acme: {All: true}})
 		f.Unset(apis.RealtimeClientAuthKey) // what PocketBase does then
@@ -225,16 +243,16 @@ func TestAChangedPasswordStopsTheStream(t *testing.T) {
 
 func TestARevocationThatCrossesAnAdmissionWins(t *testing.T) {
 	bubble(t, func(t *testing.T, app core.App) {
-		o := New(app, quiet)
+		o := New(app, nil, quiet)
 		alice := newUser(t, app, "alice")
 		f := seat(t, o, alice, nil)
 		before := o.hub.generation()
 		o.Revoke("somebody", "t1")
-		if o.hub.join(f, alice, map[string]Scope{"t1": {All: true}}, before) {
+		if o.hub.join(f, alice, map[string]Scope{"t1": {All: true}}, nil, before) {
 			t.Fatal("seated with a scope from before the revocation")
 		}
 		f.Discard()
-		if !o.hub.join(f, alice, map[string]Scope{"t1": {All: true}}, o.hub.generation()) || len(o.hub.seats) != 0 {
+		if !o.hub.join(f, alice, map[string]Scope{"t1": {All: true}}, nil, o.hub.generation()) || len(o.hub.seats) != 0 {
 			t.Fatal("a browser that is gone was seated")
 		}
 	})
@@ -259,7 +277,7 @@ func (s *server) scope(u *core.Record, tenant string) (Scope, bool) {
 func serve(t *testing.T) *server {
 	t.Helper()
 	app := newApp(t)
-	o := New(app, quiet)
+	o := New(app, nil, quiet)
 	s := &server{app: app, o: o, seat: map[string]map[string]Scope{}}
 	app.OnRealtimeConnectRequest().BindFunc(o.Connect)
 	app.OnRealtimeSubscribeRequest().BindFunc(func(e *core.RealtimeSubscribeRequestEvent) error { return o.Admit(e, s.scope) })
@@ -507,7 +525,7 @@ func BenchmarkStateEvent(b *testing.B) {
 	for _, n := range []int{0, 500} {
 		b.Run(fmt.Sprintf("browsers=%d", n), func(b *testing.B) {
 			app := newApp(b)
-			o := New(app, quiet)
+			o := New(app, nil, quiet)
 			o.Start(b.Context())
 			defer o.Stop()
 			user := newUser(b, app, "alice")
@@ -527,7 +545,7 @@ func BenchmarkStateEvent(b *testing.B) {
 			for i := range b.N {
 				got.Add(n)
 				began := time.Now()
-				err := collections.Tx(app, []collections.Lock{Lock}, func(tx core.App) error {
+				err := collections.Tx(app, nil, func(tx core.App) error {
 					o.Broadcast(tx, acme, Message{Type: "server", ID: "s", Rev: int64(i), Data: data})
 					return o.Emit(tx, Event{Kind: "server.phase_changed", Tenant: acme, Subject: "s"})
 				})

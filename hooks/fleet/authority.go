@@ -33,6 +33,7 @@ const (
 	rootLife     = 10 * 365 * 24 * time.Hour
 	issuingLife  = 365 * 24 * time.Hour
 	listenerLife = 90 * 24 * time.Hour
+	peerLife     = 24 * time.Hour // of what an instance shows to other instances
 	nodeLife     = 30 * 24 * time.Hour
 )
 
@@ -46,7 +47,8 @@ type trust struct {
 	roots    []*x509.Certificate // every root that is still trusted, the active one first
 	pool     *x509.CertPool
 	issuing  signer
-	listener tls.Certificate // with the chain up to the root, for nodes that pin its hash
+	listener tls.Certificate // this instance's own, with the chain up to the root for nodes that pin its hash
+	peer     tls.Certificate // what this instance shows to others, with the issuing one
 	client   *tls.Config     // handed out by GetConfigForClient
 }
 
@@ -69,7 +71,8 @@ func (f *Fleet) Authority() (rootPEM, fingerprint string, err error) {
 }
 
 // ensureAuthority makes what is missing, replaces what nears its end, and loads all of it. It is
-// one transaction, so that two starts at once make one authority.
+// one transaction, so that several starts at once make one authority. What this instance itself shows
+// is its own: its keys are made here, stay in memory and end with it.
 func (f *Fleet) ensureAuthority(now time.Time) error {
 	var loaded *trust
 	locks := []collections.Lock{authorityLock, audit.Lock(""), secrets.Lock(secrets.System)}
@@ -88,15 +91,10 @@ func (f *Fleet) ensureAuthority(now time.Time) error {
 		if err != nil {
 			return err
 		}
-		listener, err := f.loadSigner(tx, "listener")
-		if errors.Is(err, sql.ErrNoRows) || err == nil && (nearsEnd(listener.cert, now) || !f.fits(listener.cert, issuing.cert)) {
-			listener, err = f.makeAuthority(tx, "listener", now, issuing)
-		}
-		if err != nil {
+		if loaded, err = f.snapshot(tx, now, root, issuing); err != nil {
 			return err
 		}
-		loaded, err = f.snapshot(tx, now, root, issuing, listener)
-		return err
+		return f.present(tx, loaded, now)
 	})
 	if err != nil {
 		return err
@@ -108,16 +106,6 @@ func (f *Fleet) ensureAuthority(now time.Time) error {
 func nearsEnd(c *x509.Certificate, now time.Time) bool {
 	life := c.NotAfter.Sub(c.NotBefore.Add(wire.CertificateBackdate))
 	return c.NotAfter.Sub(now) < life/3
-}
-
-// fits reports whether a listener certificate was signed by the present issuer and names the present
-// public address.
-func (f *Fleet) fits(listener, issuing *x509.Certificate) bool {
-	if listener.CheckSignatureFrom(issuing) != nil {
-		return false
-	}
-	host := f.publicHost()
-	return host == "" || listener.VerifyHostname(host) == nil
 }
 
 func (f *Fleet) publicHost() string {
@@ -219,16 +207,7 @@ func (f *Fleet) newAuthority(kind string, now time.Time, parent signer) (signer,
 		t.Subject = pkix.Name{Organization: []string{"Mamba Host"}, CommonName: "Mamba Host issuing"}
 		t.NotAfter, t.IsCA, t.MaxPathLenZero, t.KeyUsage = now.Add(issuingLife), true, true, x509.KeyUsageCertSign|x509.KeyUsageCRLSign
 	default:
-		t.Subject = pkix.Name{CommonName: wire.PanelServerName}
-		t.NotAfter, t.KeyUsage = now.Add(listenerLife), x509.KeyUsageDigitalSignature
-		t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-		t.DNSNames = []string{wire.PanelServerName, "localhost"}
-		t.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
-		if host := f.publicHost(); net.ParseIP(host) != nil {
-			t.IPAddresses = append(t.IPAddresses, net.ParseIP(host))
-		} else if host != "" {
-			t.DNSNames = append(t.DNSNames, host)
-		}
+		return signer{}, fmt.Errorf("%q is no kind of authority", kind)
 	}
 	if parent.key == nil {
 		return signer{}, ErrRootOffline
@@ -284,8 +263,8 @@ func (t *trust) rootsPEM() string {
 	return b.String()
 }
 
-// snapshot loads the roots that are still trusted and makes the listener's TLS configuration.
-func (f *Fleet) snapshot(app core.App, now time.Time, root, issuing, listener signer) (*trust, error) {
+// snapshot loads the roots that are still trusted.
+func (f *Fleet) snapshot(app core.App, now time.Time, root, issuing signer) (*trust, error) {
 	t := &trust{roots: []*x509.Certificate{root.cert}, pool: x509.NewCertPool(), issuing: issuing}
 	rows, err := collections.Every[collections.Authority](app, collections.Authorities, "created", 0, dbx.HashExp{"kind": "root", "active": false})
 	if err != nil {
@@ -303,11 +282,6 @@ func (f *Fleet) snapshot(app core.App, now time.Time, root, issuing, listener si
 	for _, c := range t.roots {
 		t.pool.AddCert(c)
 	}
-	t.listener = tls.Certificate{
-		Certificate: [][]byte{listener.cert.Raw, issuing.cert.Raw, root.cert.Raw},
-		PrivateKey:  listener.key, Leaf: listener.cert,
-	}
-	t.client = f.tlsConfig(t)
 	return t, nil
 }
 

@@ -3,6 +3,7 @@ package fleet
 import (
 	"crypto/x509"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -55,7 +56,7 @@ func TestAuthorityIsMadeOnceAndSealed(t *testing.T) {
 		t.Fatalf("the root: %v", err)
 	}
 	rows, err := collections.Every[collections.Authority](p.app, collections.Authorities, "kind", 0)
-	if err != nil || len(rows) != 3 {
+	if err != nil || len(rows) != 2 {
 		t.Fatalf("%d rows, %v", len(rows), err)
 	}
 	for _, r := range rows {
@@ -63,7 +64,7 @@ func TestAuthorityIsMadeOnceAndSealed(t *testing.T) {
 			t.Errorf("%s: active %t, key begins %.12q", r.Kind(), r.Active(), r.Key())
 		}
 	}
-	if got := count(t, p.app, collections.AuditLogs, dbx.HashExp{"action": "authority.create"}); got != 3 {
+	if got := count(t, p.app, collections.AuditLogs, dbx.HashExp{"action": "authority.create"}); got != 2 {
 		t.Errorf("%d audit rows", got)
 	}
 }
@@ -79,16 +80,19 @@ func TestAuthorityLifetimes(t *testing.T) {
 		name string
 		cert *x509.Certificate
 		life time.Duration
-	}{{"root", tr.roots[0], rootLife}, {"issuing", tr.issuing.cert, issuingLife}, {"listener", tr.listener.Leaf, listenerLife}} {
+	}{{"root", tr.roots[0], rootLife}, {"issuing", tr.issuing.cert, issuingLife}, {"listener", tr.listener.Leaf, listenerLife}, {"peer", tr.peer.Leaf, peerLife}} {
 		if left := time.Until(c.cert.NotAfter); left > c.life || left < c.life-time.Minute {
 			t.Errorf("%s lives for %s", c.name, left)
 		}
-		if c.name != "listener" && (!c.cert.IsCA || c.cert.KeyUsage&x509.KeyUsageCertSign == 0) {
+		if c.name != "listener" && c.name != "peer" && (!c.cert.IsCA || c.cert.KeyUsage&x509.KeyUsageCertSign == 0) {
 			t.Errorf("%s cannot sign", c.name)
 		}
 	}
-	if tr.listener.Leaf.IsCA || len(tr.listener.Leaf.ExtKeyUsage) != 1 {
+	if tr.listener.Leaf.IsCA || !slices.Equal(tr.listener.Leaf.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}) {
 		t.Error("the listener's certificate can do more than serve")
+	}
+	if tr.peer.Leaf.IsCA || !slices.Equal(tr.peer.Leaf.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}) || len(tr.peer.Leaf.DNSNames) != 0 {
+		t.Error("what an instance shows to others can do more than ask")
 	}
 }
 
@@ -121,7 +125,7 @@ func TestOwnCertificatesAreReplacedBeforeTheyEnd(t *testing.T) {
 	if err := verifyAt(p, later); err != nil {
 		t.Errorf("the new chain: %v", err)
 	}
-	if got := count(t, p.app, collections.Authorities, dbx.HashExp{"active": true}); got != 3 {
+	if got := count(t, p.app, collections.Authorities, dbx.HashExp{"active": true}); got != 2 {
 		t.Errorf("%d active authorities", got)
 	}
 }

@@ -94,7 +94,7 @@ func (f *Fleet) enrol(in wire.EnrolRequest, address string, now time.Time) (wire
 	}
 	id := found.Id
 	var reply wire.EnrolReply
-	err = collections.Tx(f.app, []collections.Lock{audit.Lock(""), events.Lock, nodeLock(id)}, func(tx core.App) error {
+	err = collections.Tx(f.app, []collections.Lock{audit.Lock(""), nodeLock(id)}, func(tx core.App) error {
 		n, err := f.nodeByToken(tx, in.Token, now) // again: another may have been faster
 		if err != nil {
 			return err
@@ -115,6 +115,9 @@ func (f *Fleet) enrol(in wire.EnrolRequest, address string, now time.Time) (wire
 		n.SetRev(n.Rev() + 1)
 		if err := permit.Save(tx, n); err != nil {
 			return fmt.Errorf("store enrolment of node %s: %w", n.Id, err)
+		}
+		if err := f.tellRevoked(tx, n.Id); err != nil {
+			return err
 		}
 		reply = f.identity(n.Id, leaf)
 		return f.record(tx, audit.Actor{Type: "node", ID: n.Id, Name: n.Name(), Address: address}, "node.enrolled", n,
@@ -232,7 +235,11 @@ func (f *Fleet) revokeAll(tx core.App, node, reason string, now time.Time) error
 
 func (f *Fleet) identity(node string, leaf *x509.Certificate) wire.EnrolReply {
 	t := f.trust.Load()
-	return wire.EnrolReply{NodeID: node, Certificate: t.chain(leaf), Roots: t.rootsPEM(), Instances: []string{f.PublicAddress()}}
+	addresses := f.addresses()
+	if len(addresses) == 0 { // not known now
+		addresses = []string{f.PublicAddress()}
+	}
+	return wire.EnrolReply{NodeID: node, Certificate: t.chain(leaf), Roots: t.rootsPEM(), Instances: addresses}
 }
 
 // record writes the audit row and the event of one change of a node.

@@ -1,13 +1,15 @@
 // Package fleet is the panel's side of its nodes: who they are, whether they are there, and what is
 // said to them and by them.
 //
-// It owns authorities, nodes and node_certificates: the certificate authority, enrolment, the
-// mutual-TLS listener, the node links, heartbeats, the full sync of desired state and the intake of
-// events. It refuses to know what a server is: what a node reports of one goes to Placements.
+// It owns authorities, nodes, node_certificates, node_links and panel_certificates: the certificate
+// authority, enrolment, the mutual-TLS listener, the node links, heartbeats, the full sync of desired
+// state and the intake of events. Of several panel instances each holds links of its own; a request
+// for a node goes over this instance's, or is relayed once through an instance that has one. It
+// refuses to know what a server is: what a node reports of one goes to Placements.
 //
 // Its one invariant: nothing is taken from or said to a node over a connection whose certificate was
-// not issued here to exactly that node, or was revoked; and an event is acknowledged only in the
-// transaction that holds its effect.
+// not issued here to exactly that node, or was revoked; nothing is relayed for anybody but a running
+// instance of this panel; and an event is acknowledged only in the transaction that holds its effect.
 package fleet
 
 import (
@@ -52,6 +54,8 @@ var (
 	// ErrPermanent marks an error of Placements that will not go away by trying again: the event is
 	// skipped at once, with an incident.
 	ErrPermanent = errors.New("this can never be applied")
+	// ErrNoInstance is an instance of the panel that does not run, or is this one.
+	ErrNoInstance = errors.New("no such instance of the panel runs")
 	// ErrTooManyConsoles is a node with as many open consoles as it may have.
 	ErrTooManyConsoles = errors.New("too many consoles are open on the node")
 )
@@ -103,6 +107,7 @@ type Config struct {
 	Audit         Auditor
 	Events        Emitter
 	Incidents     Incidents
+	Cluster       Cluster // default: this is the only instance
 	// Forget is called in the transaction that deletes a node, before its row goes: other rooms
 	// remove what they hold of it (address pools, allocations). In order; an error keeps the node.
 	Forget []func(tx core.App, node string) error
@@ -114,12 +119,20 @@ type Fleet struct {
 	app        core.App
 	cfg        Config
 	log        *slog.Logger
-	placements Placements // set before Start, immutable then
-	instance   string     // id of this run of the panel
+	placements Placements   // set before Start, immutable then
+	peers      http.Handler // plain requests of other instances; set before Start, nil: none
+	instance   string       // id of this run of the panel
 	trust      atomic.Pointer[trust]
 	links      *links
-	control    *http.Transport // to nodes by id, over control sessions
-	bulk       *http.Transport // the same over bulk sessions
+	presence   presence
+	roster     roster
+	suspects   suspects
+	relays     relays
+	distant    distant
+	control    *http.Transport // to nodes by id, over control sessions, relayed when there is none here
+	ownControl *http.Transport // the same over sessions of this instance only
+	bulk       *http.Transport // to nodes by id, over bulk sessions
+	calls      *http.Transport // to other instances by id
 	poison     poison
 	work       group // everything that runs on behalf of a connection
 
@@ -129,7 +142,8 @@ type Fleet struct {
 	listener net.Listener // nil until Start
 	server   *http.Server
 	wg       sync.WaitGroup
-	started  time.Time // silence is counted from here at the earliest
+	started  time.Time       // silence is counted from here at the earliest
+	ctx      context.Context // ends with Stop; nil until Start
 }
 
 // New checks the configuration. Nothing runs and nothing is written before Start or Authority.
@@ -143,14 +157,35 @@ func New(app core.App, cfg Config) (*Fleet, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	f := &Fleet{app: app, cfg: cfg, log: cfg.Log, instance: core.GenerateDefaultRandomId(), links: newLinks()}
-	f.control = &http.Transport{DialContext: f.dialControl, DisableKeepAlives: true, DisableCompression: true}
-	f.bulk = &http.Transport{DialContext: f.dialBulk, DisableKeepAlives: true, DisableCompression: true}
+	if cfg.Cluster == nil {
+		cfg.Cluster = newAlone()
+	}
+	f := &Fleet{app: app, cfg: cfg, log: cfg.Log, instance: cfg.Cluster.ID(), links: newLinks(), presence: newPresence()}
+	to := func(dial func(context.Context, string) (net.Conn, error)) *http.Transport {
+		return &http.Transport{DisableKeepAlives: true, DisableCompression: true, DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			node, _, err := net.SplitHostPort(addr) // "<node>:80"
+			if err != nil {
+				return nil, err
+			}
+			return dial(ctx, node)
+		}}
+	}
+	f.control, f.ownControl, f.bulk = to(f.dialControl), to(f.openControl), to(f.dialBulk)
+	f.calls = &http.Transport{DialTLSContext: f.dialCall, DisableCompression: true, MaxIdleConnsPerHost: maxIdleCalls, IdleConnTimeout: idleTimeout}
+	cfg.Cluster.OnDead(f.forgetInstance)
+	cfg.Cluster.Subscribe(topicRevoked, f.heardRevoked)
 	return f, nil
 }
 
 // SetPlacements wires the servers room. It must be called before Start.
 func (f *Fleet) SetPlacements(p Placements) { f.placements = p }
+
+// SetPeerHandler sets what answers the plain requests of other instances (PeerTransport). They reach it
+// as they were sent, whoever they say is asking: it has to check that itself. Before Start.
+func (f *Fleet) SetPeerHandler(h http.Handler) { f.peers = h }
+
+// Instance is the id of this run of the panel, as other instances know it.
+func (f *Fleet) Instance() string { return f.instance }
 
 // Start makes the certificate authority on the first start, listens, and begins to watch. A second
 // call does nothing.
@@ -172,9 +207,11 @@ func (f *Fleet) Start(ctx context.Context) error {
 	}
 	f.listener, f.started = raw, time.Now()
 	ctx, f.cancel = context.WithCancel(ctx)
+	f.ctx = ctx
 	f.server = f.newServer(ctx)
 	f.wg.Go(func() { f.serve(capConns(raw, maxConns, maxConnsPerAddress)) })
 	f.wg.Go(func() { f.watch(ctx) })
+	f.wg.Go(func() { f.keepPresence(ctx) })
 	f.log.Info("nodes may connect", "listen", raw.Addr().String())
 	return nil
 }
@@ -187,6 +224,16 @@ func (f *Fleet) Addr() string {
 		return ""
 	}
 	return f.listener.Addr().String()
+}
+
+// running ends with Stop.
+func (f *Fleet) running() context.Context {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ctx == nil {
+		return context.Background()
+	}
+	return f.ctx
 }
 
 // Stop cuts every connection and waits for what runs. Games go on. It may be called twice.
@@ -208,14 +255,16 @@ func (f *Fleet) Stop() {
 	f.links.closeAll()
 	f.work.stop()
 	f.wg.Wait()
+	f.calls.CloseIdleConnections()
 }
 
 // watch marks silent nodes, cuts links whose certificate is no good any more, and renews our own
 // certificates.
 func (f *Fleet) watch(ctx context.Context) {
-	sweep, authority := time.NewTicker(sweepEvery), time.NewTicker(authorityEvery)
+	sweep, authority, tidy := time.NewTicker(sweepEvery), time.NewTicker(authorityEvery), time.NewTicker(tidyEvery)
 	defer sweep.Stop()
 	defer authority.Stop()
+	defer tidy.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -223,6 +272,10 @@ func (f *Fleet) watch(ctx context.Context) {
 		case <-sweep.C:
 			if err := errors.Join(f.sweep(time.Now()), f.cutRevoked(time.Now())); err != nil {
 				f.log.Error("look after nodes", "error", err)
+			}
+		case <-tidy.C:
+			if err := f.tidy(time.Now()); err != nil {
+				f.log.Error("look after the panel's instances", "error", err)
 			}
 		case <-authority.C:
 			if err := f.ensureAuthority(time.Now()); err != nil {

@@ -70,7 +70,7 @@ func newPanel(t testing.TB, change ...func(*Config)) *panel {
 	}
 	p := &panel{app: app, book: newBook(app), placed: &placements{}, keeper: keeper}
 	p.config = Config{
-		Listen: "127.0.0.1:0", Secrets: keeper, Audit: log, Events: events.New(app, quiet()), Incidents: p.book, Log: quiet(),
+		Listen: "127.0.0.1:0", Secrets: keeper, Audit: log, Events: events.New(app, nil, quiet()), Incidents: p.book, Log: quiet(),
 	}
 	for _, c := range change {
 		c(&p.config)
@@ -269,12 +269,39 @@ func syncing() *http.ServeMux {
 // joinWings joins a new node through the real command's code; it is not started.
 func (p *panel) joinWings(t testing.TB, name string, h http.Handler) *wings {
 	t.Helper()
+	return openWings(t, p.joinDir(t, name), h)
+}
+
+// joinDir is the folder of a node that has joined.
+func (p *panel) joinDir(t testing.TB, name string) string {
+	t.Helper()
 	_, token := p.addNode(t, name)
 	dir := t.TempDir()
 	if _, err := link.Join(t.Context(), "https://"+p.Addr(), token, dir, "test"); err != nil {
 		t.Fatal(err)
 	}
-	return openWings(t, dir, h)
+	return dir
+}
+
+// joinedAt makes a node believe that it joined at another address, which leads to the same panel.
+func joinedAt(t testing.TB, dir, address string) {
+	t.Helper()
+	file := filepath.Join(dir, "identity.json")
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var id map[string]any
+	if err := json.Unmarshal(raw, &id); err != nil {
+		t.Fatal(err)
+	}
+	id["joined"], id["instances"] = address, []string{address}
+	if raw, err = json.Marshal(id); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func openWings(t testing.TB, dir string, h http.Handler) *wings {

@@ -11,7 +11,6 @@ import (
 	"github.com/pocketbase/pocketbase/tools/types"
 
 	"github.com/mambahost/mamba/collections"
-	"github.com/mambahost/mamba/hooks/audit"
 	"github.com/mambahost/mamba/hooks/events"
 	"github.com/mambahost/mamba/hooks/incidents"
 	"github.com/mambahost/mamba/wings/wire"
@@ -56,12 +55,8 @@ func (f *Fleet) handleHeartbeat(w http.ResponseWriter, r *http.Request) {
 
 // heartbeat notes that a node is alive. It is one plain UPDATE without hooks, revision or audit row,
 // because it comes every few seconds from every node; only a change of status or of the clock's
-// rightness is a change that others hear of.
+// rightness is a change that others hear of. It holds the node's lock, because others save the whole row.
 func (f *Fleet) heartbeat(node string, h wire.Heartbeat, now time.Time) (wire.HeartbeatReply, error) {
-	n, err := collections.FindNode(f.app, node)
-	if err != nil {
-		return wire.HeartbeatReply{}, fmt.Errorf("find node %s: %w", node, err)
-	}
 	h.Release, h.Engine, h.SpoolID = clip(h.Release, 64), clip(h.Engine, 128), clip(h.SpoolID, 64)
 	h.EngineError = clip(h.EngineError, wire.MaxMessageBytes)
 	raw, err := types.ParseJSONRaw(h)
@@ -76,9 +71,16 @@ func (f *Fleet) heartbeat(node string, h wire.Heartbeat, now time.Time) (wire.He
 	if err != nil {
 		return wire.HeartbeatReply{}, err
 	}
-	_, err = f.app.DB().Update(collections.Nodes,
-		dbx.Params{"last_heartbeat": at.String(), "heartbeat": raw.String(), "clock_skew_ms": skew.Milliseconds()},
-		dbx.HashExp{"id": node}).Execute()
+	var n *collections.Node
+	err = collections.Tx(f.app, []collections.Lock{nodeLock(node)}, func(tx core.App) error {
+		if n, err = collections.FindNode(tx, node); err != nil {
+			return err
+		}
+		_, err := tx.NonconcurrentDB().Update(collections.Nodes,
+			dbx.Params{"last_heartbeat": at.String(), "heartbeat": raw.String(), "clock_skew_ms": skew.Milliseconds()},
+			dbx.HashExp{"id": node}).Execute()
+		return err
+	})
 	if err != nil {
 		return wire.HeartbeatReply{}, fmt.Errorf("note heartbeat of node %s: %w", node, err)
 	}
@@ -94,12 +96,12 @@ func (f *Fleet) heartbeat(node string, h wire.Heartbeat, now time.Time) (wire.He
 			return wire.HeartbeatReply{}, err
 		}
 	}
-	return wire.HeartbeatReply{PanelClock: now, Status: status}, nil
+	return wire.HeartbeatReply{PanelClock: now, Status: status, Instances: f.addresses()}, nil
 }
 
 func (f *Fleet) reportSkew(n *collections.Node, skew time.Duration) error {
 	fingerprint := "node.clock:" + n.Id
-	return collections.Tx(f.app, []collections.Lock{events.Lock, incidents.Lock, nodeLock(n.Id)}, func(tx core.App) error {
+	return collections.Tx(f.app, []collections.Lock{incidents.Lock, nodeLock(n.Id)}, func(tx core.App) error {
 		if skew.Abs() <= maxSkew {
 			return f.cfg.Incidents.Resolve(tx, fingerprint, "The node's clock is right again.")
 		}
@@ -111,8 +113,9 @@ func (f *Fleet) reportSkew(n *collections.Node, skew time.Duration) error {
 	})
 }
 
-// sweep marks nodes that were silent for wire.OfflineAfter. Right after the panel started nobody is
-// silent yet: they could not reach us.
+// sweep marks nodes that were silent for wire.OfflineAfter, whichever instance they report to. Right
+// after this instance started nobody is silent for it yet: if it is the only one, they could not reach
+// us. Of several instances that see the same silence, the first to have the node's lock announces it.
 func (f *Fleet) sweep(now time.Time) error {
 	limit := now.Add(-wire.OfflineAfter)
 	if f.started.After(limit) {
@@ -138,18 +141,9 @@ func (f *Fleet) sweep(now time.Time) error {
 
 // setAlive changes the status of a node that went silent or came back, with the incident, the event
 // and the servers' phases in the same transaction. It asks the row again: a heartbeat may have come
-// in between.
+// in between, or another instance been faster.
 func (f *Fleet) setAlive(node string, alive bool, now time.Time) error {
-	var servers []string // their phases change with it
-	err := f.app.DB().Select("id").From(collections.Servers).Where(dbx.HashExp{"node": node}).Column(&servers)
-	if err != nil {
-		return fmt.Errorf("list servers of node %s: %w", node, err)
-	}
-	locks, err := f.locks(node, servers...)
-	if err != nil {
-		return err
-	}
-	err = collections.Tx(f.app, append(locks, audit.Lock("")), func(tx core.App) error {
+	err := f.withServers(node, func(tx core.App, _ []string) error {
 		n, err := collections.FindNode(tx, node)
 		if err != nil {
 			return err

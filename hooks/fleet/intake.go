@@ -9,7 +9,6 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/collections"
-	"github.com/mambahost/mamba/hooks/events"
 	"github.com/mambahost/mamba/hooks/incidents"
 	"github.com/mambahost/mamba/wings/wire"
 )
@@ -229,7 +228,7 @@ func (f *Fleet) effect(tx core.App, n *collections.Node, e wire.Event) error {
 // skip passes over an event that cannot be applied, and says so.
 func (f *Fleet) skip(node, spool string, e wire.Event, cause *eventError) (acked int64, err error) {
 	f.log.Error("an event of a node is skipped: it cannot be applied", "node", node, "seq", e.Seq, "kind", clip(string(e.Kind), 32), "server", clip(serverOf(e), 15), "error", cause.err)
-	err = collections.Tx(f.app, []collections.Lock{events.Lock, incidents.Lock, nodeLock(node)}, func(tx core.App) error {
+	err = collections.Tx(f.app, []collections.Lock{incidents.Lock, nodeLock(node)}, func(tx core.App) error {
 		n, err := collections.FindNode(tx, node)
 		if err != nil {
 			return err

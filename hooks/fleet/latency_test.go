@@ -212,7 +212,9 @@ func TestControlLatencyUnderBulk(t *testing.T) {
 	mux := syncing()
 	mux.HandleFunc("GET /v1/ping", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{}`) })
 	mux.HandleFunc("GET /v1/endless", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.Copy(w, zeros{}) })
-	w := p.joinWings(t, "node-a", mux)
+	dir := p.joinDir(t, "node-a")
+	joinedAt(t, dir, line.l.Addr().String())
+	w := openWings(t, dir, mux)
 	mustStart(t.Context(), w)
 	eventually(t, "linked", func() bool { return p.Linked(w.NodeID()) })
 	measure := func(requests int) []time.Duration {

@@ -234,7 +234,7 @@ func TestConsoleRunsOverTheLink(t *testing.T) {
 // blocks without a deadline.
 func TestTheLinkHoldsAllThatMayBeAskedAtOnce(t *testing.T) {
 	t.Parallel()
-	if all := maxRequestsPerNode + maxConsolesPerNode + maxBulkPerNode; all >= wire.LinkBacklog {
+	if all := maxRequestsPerNode + maxConsolesPerNode + maxBulkPerNode + maxRelaysPerNode; all >= wire.LinkBacklog {
 		t.Errorf("%d streams at once, and only %d may wait", all, wire.LinkBacklog)
 	}
 }

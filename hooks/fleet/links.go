@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -9,15 +10,20 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/mambahost/mamba/hooks/cluster"
 	"github.com/mambahost/mamba/wings/wire"
 )
 
-// Bounds of what one node is asked at a time. All together stay below the wire.LinkBacklog streams that
-// may wait to be accepted, because opening one more would block without a deadline.
+// Bounds of what one node is asked at a time by one instance. All together stay below the
+// wire.LinkBacklog streams that may wait to be accepted, because opening one more would block without a
+// deadline.
 const (
 	maxRequestsPerNode = 64
 	maxConsolesPerNode = 512 // the node lets in 500 of one server
 	maxBulkPerNode     = 32
+	maxRelaysPerNode   = 256 // for all other instances together; they have bounds of their own, too
 	bulkOpenTimeout    = 15 * time.Second
 )
 
@@ -38,6 +44,7 @@ type nodeLinks struct {
 	requests chan struct{}    // slots
 	consoles chan struct{}
 	bulks    chan struct{}
+	relays   chan struct{}
 }
 
 func newLinks() *links { return &links{nodes: map[string]*nodeLinks{}} }
@@ -51,21 +58,41 @@ func (l *links) of(node string) *nodeLinks {
 			requests: make(chan struct{}, maxRequestsPerNode),
 			consoles: make(chan struct{}, maxConsolesPerNode),
 			bulks:    make(chan struct{}, maxBulkPerNode),
+			relays:   make(chan struct{}, maxRelaysPerNode),
 		}
 		l.nodes[node] = n
 	}
 	return n
 }
 
-// slots returns the bounds of a node, ErrNodeOffline when it never linked.
-func (l *links) slots(node string) (*nodeLinks, error) {
+// linked returns the bounds of a node that has a link here, nil for any other.
+func (l *links) linked(node string) *nodeLinks {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n := l.nodes[node]
-	if n == nil || n.control == nil {
-		return nil, ErrNodeOffline
+	if n := l.nodes[node]; n != nil && n.control != nil {
+		return n
 	}
-	return n, nil
+	return nil
+}
+
+// entry returns the bounds of a node, wherever it has its link.
+func (l *links) entry(node string) *nodeLinks {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.of(node)
+}
+
+// nodesLinked are the nodes that have a link here.
+func (l *links) nodesLinked() map[string]bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := map[string]bool{}
+	for id, n := range l.nodes {
+		if n.control != nil {
+			out[id] = true
+		}
+	}
+	return out
 }
 
 func (l *links) control(node string) *session {
@@ -200,10 +227,15 @@ func (l *links) closeAll() {
 	}
 }
 
-// cutRevoked closes sessions whose certificate was revoked or ended, or whose node is gone. A
-// certificate that was merely replaced by its successor keeps its session until it ends by itself.
+// cutRevoked closes sessions and relays whose certificate was revoked or ended, or whose node or
+// instance is gone. A certificate that was merely replaced by its successor keeps its session until it
+// ends by itself.
 func (f *Fleet) cutRevoked(now time.Time) error {
-	for _, s := range f.links.all() {
+	return errors.Join(f.cutLinks(now, f.links.all()), f.cutRelays(now))
+}
+
+func (f *Fleet) cutLinks(now time.Time, sessions []*session) error {
+	for _, s := range sessions {
 		row, err := f.certificate(s.fingerprint)
 		if err != nil {
 			return fmt.Errorf("look up certificate of node %s: %w", s.node, err)
@@ -216,12 +248,29 @@ func (f *Fleet) cutRevoked(now time.Time) error {
 	return nil
 }
 
-// dialControl opens a stream on a node's control session; addr is "<node>:80".
-func (f *Fleet) dialControl(_ context.Context, _, addr string) (net.Conn, error) {
-	node, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, err
+// tellRevoked lets every instance look at its links of the node once tx has committed, in place of at
+// the next sweep.
+func (f *Fleet) tellRevoked(tx core.App, node string) error {
+	if err := f.cfg.Cluster.Publish(tx, topicRevoked, []byte(node)); err != nil {
+		return fmt.Errorf("tell that node %s was revoked: %w", node, err)
 	}
+	return nil
+}
+
+func (f *Fleet) heardRevoked(m cluster.Message) {
+	var of []*session
+	for _, s := range f.links.all() {
+		if s.node == string(m.Data) {
+			of = append(of, s)
+		}
+	}
+	if err := f.cutLinks(time.Now(), of); err != nil {
+		f.log.Error("cut the links of a revoked node; the next sweep does it", "node", string(m.Data), "error", err)
+	}
+}
+
+// openControl opens a stream on the node's control session of this instance.
+func (f *Fleet) openControl(_ context.Context, node string) (net.Conn, error) {
 	s := f.links.control(node)
 	if s == nil {
 		return nil, ErrNodeOffline
@@ -229,14 +278,26 @@ func (f *Fleet) dialControl(_ context.Context, _, addr string) (net.Conn, error)
 	return s.Open()
 }
 
-// dialBulk opens a stream on a bulk session of the node. Two transfers on one session would wait for
-// each other's buffered megabytes, so it asks the node for connections up to the bound before it
-// lets transfers share one.
-func (f *Fleet) dialBulk(ctx context.Context, _, addr string) (net.Conn, error) {
-	node, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, err
+// dialControl opens a stream on a control session of the node, here or at another instance.
+func (f *Fleet) dialControl(ctx context.Context, node string) (net.Conn, error) {
+	if c, err := f.openControl(ctx, node); err == nil {
+		return c, nil
 	}
+	return f.dialRelay(ctx, node, wire.LinkControl)
+}
+
+// dialBulk opens a stream on a bulk session of the node, here or at another instance.
+func (f *Fleet) dialBulk(ctx context.Context, node string) (net.Conn, error) {
+	if f.links.linked(node) == nil {
+		return f.dialRelay(ctx, node, wire.LinkBulk)
+	}
+	return f.openBulk(ctx, node)
+}
+
+// openBulk opens a stream on a bulk session of the node with this instance. Two transfers on one session
+// would wait for each other's buffered megabytes, so it asks the node for connections up to the bound
+// before it lets transfers share one.
+func (f *Fleet) openBulk(ctx context.Context, node string) (net.Conn, error) {
 	late := time.NewTimer(bulkOpenTimeout)
 	defer late.Stop()
 	for share := false; ; {
@@ -254,7 +315,7 @@ func (f *Fleet) dialBulk(ctx context.Context, _, addr string) (net.Conn, error) 
 			return nil, fmt.Errorf("open bulk connection: none came: %w", ErrNodeOffline)
 		}
 		if ask {
-			if err := f.Do(ctx, node, http.MethodPost, wire.BulkPath, nil, nil); err != nil {
+			if err := f.ask(ctx, f.ownControl, node, http.MethodPost, wire.BulkPath, nil, nil); err != nil {
 				f.links.unask(node)
 				f.log.Debug("a node opens no further bulk connection", "node", node, "error", err)
 				share = true

@@ -33,15 +33,20 @@ const (
 	maxSmallBody       = 32 << 10 // enrol, renew, heartbeat
 )
 
+// peersPrefix begins the routes for other instances of the panel.
+const peersPrefix = wire.APIPrefix + "/peers/"
+
 // Refusals that do not say more than the caller may know.
 var (
 	errNoCertificate = &wire.Error{Status: http.StatusUnauthorized, Code: "certificate_required", Message: "This address is for nodes that have joined; a client certificate is needed."}
 	errCertificate   = &wire.Error{Status: http.StatusUnauthorized, Code: "certificate_refused", Message: "This certificate is not one of a node of this panel, or not any more. Join the node again."}
+	errNotAPeer      = &wire.Error{Status: http.StatusUnauthorized, Code: "certificate_refused", Message: "This address is for instances of this panel that run."}
+	errOtherInstance = &wire.Error{Status: http.StatusMisdirectedRequest, Code: "other_instance", Message: "This is another instance of the panel."}
 	errOtherNode     = &wire.Error{Status: http.StatusForbidden, Code: "other_node", Message: "This certificate belongs to another node."}
 )
 
 // tlsConfig asks for a client certificate without insisting, because a machine that joins has none;
-// every route but that one insists (requireNode). A certificate that is shown must be good.
+// every route but that one insists (requireNode, requirePeer). A certificate that is shown must be good.
 func (f *Fleet) tlsConfig(t *trust) *tls.Config {
 	return &tls.Config{
 		MinVersion:   tls.VersionTLS13,
@@ -55,15 +60,20 @@ func (f *Fleet) tlsConfig(t *trust) *tls.Config {
 			if len(cs.PeerCertificates) == 0 {
 				return nil
 			}
+			if _, ofPanel := panelOf(cs.PeerCertificates[0]); ofPanel {
+				_, err := f.admitPeer(cs, time.Now())
+				return err
+			}
 			_, err := f.admit(cs, time.Now())
 			return err
 		},
 	}
 }
 
-// caller is who a verified certificate stands for.
+// caller is who a verified certificate stands for: a node or an instance of the panel.
 type caller struct {
 	node        string
+	instance    string
 	fingerprint string
 	next        bool // it is the announced successor, not yet in use
 }
@@ -169,10 +179,10 @@ func (f *Fleet) routes() http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		answerError(w, &wire.Error{Status: http.StatusNotFound, Code: "not_found", Message: "There is nothing at this address."})
 	})
-	inside := f.requireNode(mux)
 	outer := http.NewServeMux()
 	outer.HandleFunc("POST "+wire.APIPrefix+"/enrol", f.handleEnrol)
-	outer.Handle("/", inside)
+	outer.Handle(peersPrefix, f.requirePeer(f.peerRoutes()))
+	outer.Handle("/", f.requireNode(mux))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !f.work.begin() {
 			answerError(w, &wire.Error{Status: http.StatusServiceUnavailable, Code: "stopping", Message: "The panel is stopping."})

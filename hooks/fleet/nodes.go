@@ -16,9 +16,7 @@ import (
 
 	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/hooks/access"
-	"github.com/mambahost/mamba/hooks/alloc"
 	"github.com/mambahost/mamba/hooks/audit"
-	"github.com/mambahost/mamba/hooks/events"
 	"github.com/mambahost/mamba/hooks/incidents"
 	"github.com/mambahost/mamba/wings/wire"
 )
@@ -183,7 +181,7 @@ func (in *NodeInput) put(n *collections.Node) {
 }
 
 func nodeLocks(id string) []collections.Lock {
-	return []collections.Lock{audit.Lock(""), events.Lock, incidents.Lock, nodeLock(id)}
+	return []collections.Lock{audit.Lock(""), incidents.Lock, nodeLock(id)}
 }
 
 // CreateNode adds a node that has still to join; token is for its join command.
@@ -196,7 +194,7 @@ func (f *Fleet) CreateNode(a audit.Actor, in NodeInput) (n *collections.Node, to
 		return nil, "", err
 	}
 	now := time.Now().UTC()
-	err = collections.Tx(f.app, []collections.Lock{audit.Lock(""), events.Lock, "nodes"}, func(tx core.App) error {
+	err = collections.Tx(f.app, []collections.Lock{audit.Lock(""), "nodes"}, func(tx core.App) error {
 		if err := nameFree(tx, *in.Name, ""); err != nil {
 			return err
 		}
@@ -351,7 +349,7 @@ func (f *Fleet) DeleteNode(a audit.Actor, id string, force bool) error {
 	if !wire.ValidID(id) {
 		return errNoNode
 	}
-	err := collections.Tx(f.app, append(nodeLocks(id), alloc.Lock), func(tx core.App) error {
+	err := f.withServers(id, func(tx core.App, _ []string) error {
 		n, err := collections.FindNode(tx, id)
 		if errors.Is(err, sql.ErrNoRows) {
 			return errNoNode
@@ -372,6 +370,9 @@ func (f *Fleet) DeleteNode(a audit.Actor, id string, force bool) error {
 			}
 		}
 		if err := f.removeIdentity(tx, n); err != nil {
+			return err
+		}
+		if err := f.tellRevoked(tx, id); err != nil {
 			return err
 		}
 		return f.record(tx, a, "node.deleted", n, map[string]any{"name": n.Name(), "servers": servers, "forced": force})
@@ -398,6 +399,9 @@ func (f *Fleet) removeIdentity(tx core.App, n *collections.Node) error {
 			return err
 		}
 	}
+	if _, err := tx.NonconcurrentDB().Delete(collections.NodeLinks, dbx.HashExp{"node": n.Id}).Execute(); err != nil {
+		return fmt.Errorf("delete links of node %s: %w", n.Id, err)
+	}
 	// Not through PocketBase, which keeps a row for as long as another names it: servers that are gone
 	// and allocations that were given back go on naming their node.
 	if _, err := tx.NonconcurrentDB().Delete(collections.Nodes, dbx.HashExp{"id": n.Id}).Execute(); err != nil {
@@ -414,9 +418,13 @@ type LocalNode struct {
 	Identity  string // node id that this machine's wings has already, empty when it never joined
 }
 
+// ErrLocalNodeTaken is a local node whose name another machine's has, which is alive.
+var ErrLocalNodeTaken = errors.New("another machine is the node of this name; give this one a name of its own with --node-name")
+
 // EnsureLocalNode makes sure that this machine is a node, for `serve --local-node`. needJoin says
 // that wings must join with the token: it never did, or is not who the row says. It may be called at
-// every start.
+// every start. With other instances of the panel there are other machines, too: ErrLocalNodeTaken when
+// the name is that of a node which is alive and not this one.
 func (f *Fleet) EnsureLocalNode(in LocalNode) (nodeID, token string, needJoin bool, err error) {
 	if in.Name == "" {
 		in.Name = "local"
@@ -439,6 +447,11 @@ func (f *Fleet) EnsureLocalNode(in LocalNode) (nodeID, token string, needJoin bo
 		return "", "", false, err
 	case !n.EnrolledAt().IsZero() && n.Id == in.Identity:
 		return n.Id, "", false, nil
+	}
+	if live, err := f.live(); err != nil {
+		return "", "", false, err
+	} else if len(live) > 1 && time.Since(n.LastHeartbeat()) <= wire.OfflineAfter {
+		return "", "", false, fmt.Errorf("node %s: %w", in.Name, ErrLocalNodeTaken)
 	}
 	token, _, err = f.JoinToken(audit.System, n.Id)
 	return n.Id, token, err == nil, err

@@ -22,11 +22,31 @@ const (
 	consoleWindowBytes = 32 << 10 // gorilla's buffers of one console
 )
 
-// Do sends one request to a node's handler over its control session and decodes the answer into out
-// (nil: dropped). It waits for a slot of the node within ctx. A refusal of the node is a *wire.Error;
-// no link, or one that broke, is ErrNodeOffline.
+// bounds returns what bounds this instance's requests to a node, ErrNodeOffline when no instance has a
+// link of it.
+func (f *Fleet) bounds(node string) (*nodeLinks, error) {
+	if n := f.links.linked(node); n != nil {
+		return n, nil
+	}
+	holders, err := f.holders(node)
+	if err != nil {
+		return nil, err
+	}
+	if len(holders) == 0 {
+		return nil, ErrNodeOffline
+	}
+	return f.links.entry(node), nil
+}
+
+// Do sends one request to a node's handler over its control session, of this instance or another, and
+// decodes the answer into out (nil: dropped). It waits for a slot of the node within ctx. A refusal of
+// the node is a *wire.Error; no link, or one that broke, is ErrNodeOffline.
 func (f *Fleet) Do(ctx context.Context, node, method, path string, body, out any) error {
-	n, err := f.links.slots(node)
+	return f.ask(ctx, f.control, node, method, path, body, out)
+}
+
+func (f *Fleet) ask(ctx context.Context, over http.RoundTripper, node, method, path string, body, out any) error {
+	n, err := f.bounds(node)
 	if err != nil {
 		return fmt.Errorf("ask node %s: %w", node, err)
 	}
@@ -49,7 +69,7 @@ func (f *Fleet) Do(ctx context.Context, node, method, path string, body, out any
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	res, err := f.control.RoundTrip(req)
+	res, err := over.RoundTrip(req)
 	if err != nil {
 		return fmt.Errorf("%s %s of node %s: %w", method, path, node, broken(ctx, err))
 	}
@@ -106,24 +126,80 @@ func (f *Fleet) Push(ctx context.Context, node string, s wire.Spec) (wire.Observ
 	return o, f.Do(ctx, node, http.MethodPut, wire.APIPrefix+"/servers/"+s.ServerID, s, &o)
 }
 
-// Kick asks for a full sync of the node soon. Without a link it does nothing: a new link syncs.
+// Kick asks for a full sync of the node soon, which this instance does. Without a link anywhere it does
+// nothing: a new link syncs. It never blocks.
 func (f *Fleet) Kick(node string) {
-	if s := f.links.control(node); s != nil {
-		select {
-		case s.kick <- struct{}{}:
-		default: // capacity 1: one sync that is still to come is enough
-		}
+	s := f.links.control(node)
+	if s == nil {
+		f.kickDistant(node)
+		return
+	}
+	select {
+	case s.kick <- struct{}{}:
+	default: // capacity 1: one sync that is still to come is enough
 	}
 }
 
-// Linked reports whether requests can reach the node now.
-func (f *Fleet) Linked(node string) bool { return f.links.control(node) != nil }
+// distant is the nodes that are synced through another instance, each once at a time.
+type distant struct {
+	mu    sync.Mutex
+	again map[string]bool // by node that is being synced: once more when it is done
+}
+
+func (f *Fleet) kickDistant(node string) {
+	d := &f.distant
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, running := d.again[node]; running {
+		d.again[node] = true
+		return
+	}
+	if !f.work.begin() {
+		return
+	}
+	if d.again == nil {
+		d.again = map[string]bool{}
+	}
+	d.again[node] = false
+	go func() { // waited for by work.stop
+		defer f.work.end()
+		for more := true; more; {
+			if err := f.syncDistant(node); err != nil && f.running().Err() == nil {
+				f.log.Warn("sync of a node through another instance", "node", node, "error", err)
+			}
+			d.mu.Lock()
+			if more = d.again[node] && f.running().Err() == nil; more {
+				d.again[node] = false
+			} else {
+				delete(d.again, node)
+			}
+			d.mu.Unlock()
+		}
+	}()
+}
+
+func (f *Fleet) syncDistant(node string) error {
+	if !f.Linked(node) {
+		return nil
+	}
+	err := f.sync(f.running(), node)
+	if errors.Is(err, ErrNodeOffline) {
+		return nil // it went away: a new link syncs
+	}
+	return err
+}
+
+// Linked reports whether requests can reach the node now, from this instance or through another.
+func (f *Fleet) Linked(node string) bool {
+	_, err := f.bounds(node)
+	return err == nil
+}
 
 // Console opens a server's console on its node: wire.ConsoleFrame come, wire.ConsoleInput go. Lines
-// after the sequence are sent first. The caller closes it. ErrTooManyConsoles: the node has as many
-// as it may.
+// after the sequence are sent first, so a viewer may go on at another instance. The caller closes it.
+// ErrTooManyConsoles: this instance has as many open on the node as it may.
 func (f *Fleet) Console(ctx context.Context, node, server string, after int64) (*websocket.Conn, error) {
-	n, err := f.links.slots(node)
+	n, err := f.bounds(node)
 	if err != nil {
 		return nil, fmt.Errorf("open console on node %s: %w", node, err)
 	}
@@ -134,8 +210,8 @@ func (f *Fleet) Console(ctx context.Context, node, server string, after int64) (
 	}
 	release := sync.OnceFunc(func() { <-n.consoles })
 	d := websocket.Dialer{
-		NetDialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			c, err := f.dialControl(ctx, network, addr)
+		NetDialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			c, err := f.dialControl(ctx, node)
 			if err != nil {
 				return nil, err
 			}
@@ -183,7 +259,7 @@ type bulkTransport struct {
 
 // RoundTrip implements http.RoundTripper; the host of the URL is ignored.
 func (t *bulkTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	n, err := t.fleet.links.slots(t.node)
+	n, err := t.fleet.bounds(t.node)
 	if err == nil {
 		err = acquire(r.Context(), n.bulks)
 	}

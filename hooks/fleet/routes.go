@@ -70,7 +70,7 @@ func (f *Fleet) reservedBy(app core.App, where dbx.Expression) (map[string]reser
 }
 
 // view is a node as operators see it.
-func (f *Fleet) view(n *collections.Node, use reserved) (map[string]any, error) {
+func (f *Fleet) view(n *collections.Node, use reserved, linked bool) (map[string]any, error) {
 	addresses, labels := []string{}, map[string]string{}
 	var beat *wire.Heartbeat
 	err := errors.Join(n.PublicAddresses(&addresses), n.Labels(&labels))
@@ -86,7 +86,7 @@ func (f *Fleet) view(n *collections.Node, use reserved) (map[string]any, error) 
 		"cpu_millicores": n.CPUMillicores(), "memory_mib": n.MemoryMiB(), "disk_mib": n.DiskMiB(),
 		"overcommit_cpu_percent": n.OvercommitCPUPercent(), "overcommit_memory_percent": n.OvercommitMemoryPercent(), "overcommit_disk_percent": n.OvercommitDiskPercent(),
 		"reserved": use, "servers": use.Servers,
-		"mode": n.Mode(), "status": n.Status(), "linked": f.Linked(n.Id),
+		"mode": n.Mode(), "status": n.Status(), "linked": linked,
 		"last_heartbeat": stamp(n.LastHeartbeat()), "heartbeat": beat, "clock_skew_ms": n.ClockSkewMs(),
 		"enrolled_at": stamp(n.EnrolledAt()), "join_expires_at": stamp(n.JoinExpiresAt()),
 		"certificate": map[string]any{"fingerprint": n.CertFingerprint(), "next_fingerprint": n.CertNextFingerprint(), "expires_at": stamp(n.CertExpiresAt())},
@@ -107,7 +107,7 @@ func (f *Fleet) viewOne(app core.App, n *collections.Node) (map[string]any, erro
 	if err != nil {
 		return nil, err
 	}
-	return f.view(n, use[n.Id])
+	return f.view(n, use[n.Id], f.Linked(n.Id))
 }
 
 func (f *Fleet) listNodes(e *core.RequestEvent, _ access.Actor) error {
@@ -119,9 +119,13 @@ func (f *Fleet) listNodes(e *core.RequestEvent, _ access.Actor) error {
 	if err != nil {
 		return err
 	}
+	linked, err := f.linkedAnywhere()
+	if err != nil {
+		return err
+	}
 	items := make([]map[string]any, 0, len(nodes))
 	for _, n := range nodes {
-		v, err := f.view(n, use[n.Id])
+		v, err := f.view(n, use[n.Id], linked[n.Id])
 		if err != nil {
 			return err
 		}

@@ -17,13 +17,13 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/collections"
-	"github.com/mambahost/mamba/hooks/events"
 	"github.com/mambahost/mamba/hooks/incidents"
 	"github.com/mambahost/mamba/wings/wire"
 )
 
 const (
-	bulkIdleAfter = 60 * time.Second // a bulk connection without a stream is closed
+	bulkIdleAfter  = 60 * time.Second       // a bulk connection without a stream is closed
+	duplicateGrace = 250 * time.Millisecond // for a node to close a connection that it finds to be a second one to us
 )
 
 // session is one live connection of a node.
@@ -32,6 +32,7 @@ type session struct {
 	node        string
 	kind        string
 	fingerprint string // of the certificate that it was opened with
+	boot        string // of the node's run that opened it; set by greet
 	kick        chan struct{}
 }
 
@@ -46,7 +47,7 @@ func (f *Fleet) handleLink(w http.ResponseWriter, r *http.Request) {
 		answerError(w, &wire.Error{Status: http.StatusConflict, Code: "bulk_not_wanted", Message: "The panel did not ask for a bulk connection."})
 		return
 	}
-	conn, err := takeOver(w)
+	conn, err := takeOver(w, wire.LinkProtocol)
 	if err != nil {
 		f.log.Warn("take over a node's connection", "node", c.node, "error", err)
 		return
@@ -69,7 +70,7 @@ func (f *Fleet) handleLink(w http.ResponseWriter, r *http.Request) {
 }
 
 // takeOver answers 101 and returns the bare connection without the server's deadlines.
-func takeOver(w http.ResponseWriter) (net.Conn, error) {
+func takeOver(w http.ResponseWriter, protocol string) (net.Conn, error) {
 	conn, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return nil, err
@@ -77,7 +78,7 @@ func takeOver(w http.ResponseWriter) (net.Conn, error) {
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		return nil, fmt.Errorf("%w, %w", err, conn.Close())
 	}
-	if _, err := fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", wire.LinkProtocol); err != nil {
+	if _, err := fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", protocol); err != nil {
 		conn.Close()
 		return nil, err
 	}
@@ -93,6 +94,14 @@ type bufferedConn struct {
 // Read implements net.Conn.
 func (c *bufferedConn) Read(p []byte) (int, error) { return c.r.Read(p) }
 
+// CloseWrite ends our side only, where the connection can do that.
+func (c *bufferedConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
 // sessionConfig must equal the node's in what is named in wire.
 func sessionConfig(log *slog.Logger) *yamux.Config {
 	c := yamux.DefaultConfig()
@@ -106,15 +115,21 @@ func sessionConfig(log *slog.Logger) *yamux.Config {
 }
 
 // holdControl greets the node, makes the session the one that requests go over, syncs, and returns
-// when the session ends. An older session of the node is closed: the newest is right.
+// when the session ends. An older session of the node is closed: the newest is right, unless the node
+// itself finds that another of its addresses leads here already and closes this one.
 func (f *Fleet) holdControl(ctx context.Context, s *session) {
 	if err := f.greet(s); err != nil {
 		f.log.Warn("hello of a node", "node", s.node, "error", err)
 		return
 	}
+	if f.duplicate(s) {
+		return
+	}
 	if old := f.links.setControl(s); old != nil {
 		old.Close()
 	}
+	f.presence.changed()
+	defer f.presence.changed()
 	defer f.links.drop(s)
 	f.log.Info("node linked", "node", s.node)
 	ctx, cancel := context.WithCancel(ctx)
@@ -125,6 +140,22 @@ func (f *Fleet) holdControl(ctx context.Context, s *session) {
 	wg.Go(func() { f.keepSynced(ctx, s) })
 	<-s.CloseChan()
 	f.log.Info("node link ended", "node", s.node)
+}
+
+// duplicate waits for a moment whether the node closes a session that the same run of it opened beside
+// another.
+func (f *Fleet) duplicate(s *session) bool {
+	if old := f.links.control(s.node); old == nil || old.boot != s.boot {
+		return false
+	}
+	grace := time.NewTimer(duplicateGrace)
+	defer grace.Stop()
+	select {
+	case <-s.CloseChan():
+		return true
+	case <-grace.C:
+		return false
+	}
 }
 
 // holdBulk hands the session to whoever waits for one and closes it when it was idle for a while.
@@ -188,7 +219,8 @@ func (f *Fleet) greet(s *session) error {
 	if err != nil {
 		return err
 	}
-	reply := wire.HelloReply{Version: wire.Version, InstanceID: f.instance, Instances: []string{f.PublicAddress()}, PanelClock: time.Now().UTC()}
+	s.boot = hello.BootID
+	reply := wire.HelloReply{Version: wire.Version, InstanceID: f.instance, Instances: f.addresses(), PanelClock: time.Now().UTC()}
 	if n.SpoolID() == hello.SpoolID {
 		reply.AckedSeq = n.AckedSeq()
 	}
@@ -220,7 +252,7 @@ func versionError(node int) *wire.Error {
 
 func (f *Fleet) noteVersion(n *collections.Node, hello wire.Hello, refused *wire.Error) error {
 	fingerprint := "node.version:" + n.Id
-	return collections.Tx(f.app, []collections.Lock{events.Lock, incidents.Lock, nodeLock(n.Id)}, func(tx core.App) error {
+	return collections.Tx(f.app, []collections.Lock{incidents.Lock, nodeLock(n.Id)}, func(tx core.App) error {
 		if refused == nil {
 			return f.cfg.Incidents.Resolve(tx, fingerprint, "The node speaks a version that works.")
 		}

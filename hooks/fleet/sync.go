@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/pocketbase/dbx"
@@ -14,27 +15,35 @@ import (
 	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/hooks/alloc"
 	"github.com/mambahost/mamba/hooks/audit"
-	"github.com/mambahost/mamba/hooks/events"
 	"github.com/mambahost/mamba/hooks/incidents"
+	"github.com/mambahost/mamba/hooks/tenancy"
 	"github.com/mambahost/mamba/wings/wire"
 )
 
-const syncTimeout = time.Minute
+const (
+	syncTimeout    = time.Minute
+	maxLockRetries = 10 // times that a server may be placed on a node while its locks are waited for
+)
 
-// keepSynced tells the node the whole desired state when the link comes up, every few minutes, and
-// when it is kicked; it returns with ctx.
+// keepSynced tells the node the whole desired state when the link comes up, when it is kicked, and
+// every few minutes, which one of the instances that have a link of the node does for all; it returns
+// with ctx.
 func (f *Fleet) keepSynced(ctx context.Context, s *session) {
-	for ctx.Err() == nil {
+	for due := true; ctx.Err() == nil; {
 		next := syncEvery + rand.N(syncEvery/4) // not all nodes at once
-		if err := f.sync(ctx, s.node); err != nil && ctx.Err() == nil {
-			f.log.Warn("sync of a node", "node", s.node, "error", err)
-			next = syncRetry
+		if due {
+			if err := f.sync(ctx, s.node); err != nil && ctx.Err() == nil {
+				f.log.Warn("sync of a node", "node", s.node, "error", err)
+				next = syncRetry
+			}
 		}
 		timer := time.NewTimer(next)
 		select {
 		case <-ctx.Done():
 		case <-s.kick:
+			due = true
 		case <-timer.C:
+			due = next == syncRetry || f.leads(s.node)
 		}
 		timer.Stop()
 	}
@@ -81,9 +90,9 @@ func (f *Fleet) observe(node string, o wire.Observed) error {
 }
 
 // locks are what a transaction needs that takes reports of servers: node:<id>, server:<id> of each,
-// the audit locks of their tenants, and those of allocations, events and incidents.
+// their tenants' and the audit locks of these, and those of allocations, events and incidents.
 func (f *Fleet) locks(node string, servers ...string) ([]collections.Lock, error) {
-	locks := []collections.Lock{alloc.Lock, events.Lock, incidents.Lock, nodeLock(node)}
+	locks := []collections.Lock{alloc.Lock, incidents.Lock, nodeLock(node)}
 	var ids []any
 	for _, id := range servers {
 		if wire.ValidID(id) {
@@ -100,7 +109,51 @@ func (f *Fleet) locks(node string, servers ...string) ([]collections.Lock, error
 		return nil, fmt.Errorf("find owners of servers on node %s: %w", node, err)
 	}
 	for _, t := range tenants {
-		locks = append(locks, audit.Lock(t))
+		locks = append(locks, audit.Lock(t), tenancy.Lock(t))
 	}
 	return locks, nil
+}
+
+// errMoved is a server that came to the node after the locks were chosen.
+var errMoved = errors.New("the servers of the node changed meanwhile")
+
+// withServers runs fn in a transaction that may change every server of a node: besides what locks names
+// it holds audit.Lock(""). Which servers that are may change until the locks are held; then it begins
+// anew. fn is told whose locks it has.
+func (f *Fleet) withServers(node string, fn func(tx core.App, servers []string) error) error {
+	for range maxLockRetries {
+		held, err := serversOn(f.app, node)
+		if err != nil {
+			return err
+		}
+		locks, err := f.locks(node, held...)
+		if err != nil {
+			return err
+		}
+		err = collections.Tx(f.app, append(locks, audit.Lock("")), func(tx core.App) error {
+			now, err := serversOn(tx, node)
+			if err != nil {
+				return err
+			}
+			for _, id := range now {
+				if !slices.Contains(held, id) {
+					return errMoved
+				}
+			}
+			return fn(tx, held)
+		})
+		if !errors.Is(err, errMoved) {
+			return err
+		}
+	}
+	return errMoved
+}
+
+func serversOn(app core.App, node string) (ids []string, err error) {
+	err = app.DB().Select("id").From(collections.Servers).Where(dbx.HashExp{"node": node}).
+		AndWhere(dbx.NewExp("[[status]] != 'DELETED'")).Column(&ids)
+	if err != nil {
+		return nil, fmt.Errorf("list servers of node %s: %w", node, err)
+	}
+	return ids, nil
 }

@@ -140,8 +140,7 @@ func (q *Queue) end(tx core.App, id, state, reason string) error {
 		return fmt.Errorf("ask job %s to end: %w", id, err)
 	}
 	q.changed(tx, j)
-	collections.AfterCommit(tx, func() { q.interrupt(id, stopCause(state)) })
-	return nil
+	return q.interruptAfter(tx, id, state)
 }
 
 // Retry gives a dead job all its attempts again, from now. ErrState when it is not dead, ErrDuplicate

@@ -41,3 +41,11 @@ type ctxT = context.Context
 
 // inBubble keeps rapid from asking a *testing.T for its deadline, which panics in a bubble.
 type inBubble struct{ rapid.TB }
+
+// first is the one job of a claim for one, nil when nothing was due.
+func first(runs []*Run, err error) (*Run, error) {
+	if len(runs) == 0 {
+		return nil, err
+	}
+	return runs[0], err
+}

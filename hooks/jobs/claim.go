@@ -26,51 +26,85 @@ const (
 	settleTries  = 5           // to store how a job ended, before its lease has to run out
 )
 
-// claimLock keeps claims of several instances from choosing the same job; it is taken alone and held
-// for one statement.
+// claimLock keeps claims of several instances from choosing the same jobs, and two jobs of a group. It
+// is held for as long as a claim takes, and only when something is due.
 const claimLock collections.Lock = "jobs"
 
-// claim takes the next due job of a kind that this process handles, nil when there is none. The outer
-// WHERE repeats the state: a bare subselect claimed twice on PostgreSQL.
-func (q *Queue) claim(now time.Time) (*Run, error) {
+// due is what a claim may take; it repeats what the indexes keep.
+const due = `j.[[state]] IN ('ready','waiting') AND j.[[run_at]] <= {:now}
+	AND (j.[[group_key]] = '' OR NOT EXISTS (
+		SELECT 1 FROM {{jobs}} g WHERE g.[[group_key]] = j.[[group_key]] AND g.[[group_key]] != '' AND g.[[state]] = 'running'))`
+
+// claim takes up to limit due jobs of the kinds that this process handles, the most urgent first.
+func (q *Queue) claim(now time.Time, limit int) ([]*Run, error) {
 	in, params := q.kindList()
 	if in == "" {
 		return nil, nil
 	}
-	token := newToken()
-	params["now"], params["token"], params["lease"] = stamp(now), token, stamp(now.Add(q.cfg.LeaseFor))
-	var r *Run
+	params["now"], params["lease"] = stamp(now), stamp(now.Add(q.cfg.LeaseFor))
+	if some, err := q.anyDue(in, params); !some || err != nil {
+		return nil, err
+	}
+	var runs []*Run
 	err := collections.Tx(q.app, []collections.Lock{claimLock}, func(tx core.App) error {
-		r = nil
-		var id string
-		err := tx.DB().NewQuery(`UPDATE {{jobs}} SET [[state]] = 'running', [[attempt]] = [[attempt]] + 1, [[rev]] = [[rev]] + 1,
-			[[lease_until]] = {:lease}, [[lease_token]] = {:token}, [[updated]] = {:now}
-			WHERE [[id]] = (
-				SELECT j.[[id]] FROM {{jobs}} j
-				WHERE j.[[state]] IN ('ready','waiting') AND j.[[run_at]] <= {:now} AND j.[[kind]] IN (` + in + `)
-				AND (j.[[group_key]] = '' OR NOT EXISTS (
-					SELECT 1 FROM {{jobs}} g WHERE g.[[group_key]] = j.[[group_key]] AND g.[[group_key]] != '' AND g.[[state]] = 'running'))
-				ORDER BY j.[[priority]] DESC, j.[[run_at]], j.[[id]] LIMIT 1)
-			AND [[state]] IN ('ready','waiting') AND [[run_at]] <= {:now}
-			RETURNING [[id]]`).Bind(params).Row(&id)
-		if errors.Is(err, sql.ErrNoRows) {
-			return nil
+		runs = nil
+		for range limit {
+			r, err := q.claimOne(tx, in, params, now)
+			if err != nil {
+				return err
+			}
+			if r == nil {
+				break
+			}
+			runs = append(runs, r)
 		}
-		if err != nil {
-			return err
-		}
-		j, err := collections.FindJob(tx, id)
-		if err != nil {
-			return err
-		}
-		q.changed(tx, j)
-		r = q.newRun(j, token)
-		r.leaseUntil = now.Add(q.cfg.LeaseFor)
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("claim a job: %w", err)
+		return nil, fmt.Errorf("claim jobs: %w", err)
 	}
+	return runs, nil
+}
+
+// anyDue looks without a lock: instances that were woken for nothing do not wait for each other.
+func (q *Queue) anyDue(in string, params dbx.Params) (bool, error) {
+	var id string
+	err := q.app.DB().NewQuery("SELECT j.[[id]] FROM {{jobs}} j WHERE " + due + " AND j.[[kind]] IN (" + in + ") LIMIT 1").Bind(params).Row(&id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for due jobs: %w", err)
+	}
+	return true, nil
+}
+
+// claimOne takes the next job, nil when there is none. The outer WHERE repeats the state: a bare
+// subselect claimed twice on PostgreSQL.
+func (q *Queue) claimOne(tx core.App, in string, params dbx.Params, now time.Time) (*Run, error) {
+	token := newToken(q.cluster.ID())
+	params["token"] = token
+	var id string
+	err := tx.DB().NewQuery(`UPDATE {{jobs}} SET [[state]] = 'running', [[attempt]] = [[attempt]] + 1, [[rev]] = [[rev]] + 1,
+		[[lease_until]] = {:lease}, [[lease_token]] = {:token}, [[updated]] = {:now}
+		WHERE [[id]] = (
+			SELECT j.[[id]] FROM {{jobs}} j WHERE ` + due + ` AND j.[[kind]] IN (` + in + `)
+			ORDER BY j.[[priority]] DESC, j.[[run_at]], j.[[id]] LIMIT 1)
+		AND [[state]] IN ('ready','waiting') AND [[run_at]] <= {:now}
+		RETURNING [[id]]`).Bind(params).Row(&id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	j, err := collections.FindJob(tx, id)
+	if err != nil {
+		return nil, err
+	}
+	q.changed(tx, j)
+	r := q.newRun(j, token)
+	r.leaseUntil = now.Add(q.cfg.LeaseFor)
 	return r, nil
 }
 

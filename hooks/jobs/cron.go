@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -65,17 +66,35 @@ func (q *Queue) Cron(name, spec string, policy Policy, fn func(tx core.App, due 
 	q.crons = append(q.crons, &cronEntry{name: name, schedule: schedule, policy: policy, fn: fn})
 }
 
-func (q *Queue) runCrons() {
+// runCrons watches the clock while this instance leads it, which is until ctx ends.
+func (q *Queue) runCrons(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-q.stop:
+		return
+	case <-q.ready:
+	}
+	if !q.enter() {
+		return
+	}
+	defer q.loops.Done()
+	for _, e := range q.crons {
+		e.next, e.retryAt, e.backoff = time.Time{}, time.Time{}, 0 // others may have fired since
+	}
 	for {
 		now := time.Now().UTC()
 		until := now.Add(maxCronSleep)
 		for _, e := range q.crons {
-			if at := q.tick(e, now); at.Before(until) {
+			if at := q.tick(ctx, e, now); at.Before(until) {
 				until = at
 			}
 		}
 		timer := time.NewTimer(max(time.Until(until), time.Millisecond))
 		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
 		case <-q.stop:
 			timer.Stop()
 			return
@@ -85,11 +104,14 @@ func (q *Queue) runCrons() {
 }
 
 // tick fires what is due of an entry and returns when to look again.
-func (q *Queue) tick(e *cronEntry, now time.Time) time.Time {
+func (q *Queue) tick(ctx context.Context, e *cronEntry, now time.Time) time.Time {
 	if now.Before(e.retryAt) {
 		return e.retryAt
 	}
-	err := q.fireDue(e, now)
+	err := q.fireDue(ctx, e, now)
+	if ctx.Err() != nil {
+		return now // the lead is lost, and with it the right to write
+	}
 	if err == nil {
 		e.retryAt, e.backoff = time.Time{}, 0
 		return e.next
@@ -100,7 +122,7 @@ func (q *Queue) tick(e *cronEntry, now time.Time) time.Time {
 	return e.retryAt
 }
 
-func (q *Queue) fireDue(e *cronEntry, now time.Time) error {
+func (q *Queue) fireDue(ctx context.Context, e *cronEntry, now time.Time) error {
 	if e.next.IsZero() {
 		if err := q.readPast(e, now); err != nil {
 			return err
@@ -109,6 +131,8 @@ func (q *Queue) fireDue(e *cronEntry, now time.Time) error {
 	e.skipMissed(now, q)
 	for !e.next.After(now) {
 		select {
+		case <-ctx.Done():
+			return nil
 		case <-q.stop:
 			return nil
 		default:
@@ -131,13 +155,22 @@ func (q *Queue) readPast(e *cronEntry, now time.Time) error {
 	from := now
 	if len(last) > 0 {
 		from = last[0].ScheduledAt().UTC()
-	} else if err := collections.Tx(q.app, nil, func(tx core.App) error { return recordTick(tx, e.name, now) }); err != nil {
+	} else if err := q.begins(e.name, now); err != nil {
 		if ran, _ := q.ticked(e.name, now); !ran {
 			return fmt.Errorf("record the first run of %s: %w", e.name, err)
 		}
 	}
 	e.next = e.schedule.Next(from)
 	return nil
+}
+
+func (q *Queue) begins(name string, now time.Time) error {
+	return collections.Tx(q.app, nil, func(tx core.App) error {
+		if err := q.cluster.Fence(tx, taskCron); err != nil {
+			return err
+		}
+		return recordTick(tx, name, now)
+	})
 }
 
 // skipMissed moves next past what the policy leaves out.
@@ -168,6 +201,9 @@ func (q *Queue) fire(e *cronEntry, due time.Time) error {
 		return err
 	}
 	err := collections.Tx(q.app, nil, func(tx core.App) error {
+		if err := q.cluster.Fence(tx, taskCron); err != nil {
+			return err
+		}
 		if err := recordTick(tx, e.name, due); err != nil {
 			return err
 		}

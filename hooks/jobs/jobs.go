@@ -29,6 +29,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pocketbase/dbx"
@@ -36,6 +37,7 @@ import (
 	"github.com/pocketbase/pocketbase/tools/types"
 
 	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/hooks/cluster"
 )
 
 var permit = collections.PermitFor("jobs")
@@ -82,9 +84,10 @@ type Config struct {
 	PollInterval time.Duration // in case a wake-up was lost; default 1 s
 	LeaseFor     time.Duration // a worker that is silent for so long has lost its job; default 30 s
 	Grace        time.Duration // how long Stop lets running jobs finish, and then end; default 10 s
-	// Sole says that no other process works this queue (SQLite): jobs that were running when this one
-	// starts are orphans of a crash and return at once instead of after their lease.
-	Sole bool
+	// Cluster is the instances that work this queue together. Nil: this process is alone, and jobs that
+	// were running when it starts are orphans of a crash, which return at once instead of after their
+	// lease.
+	Cluster *cluster.Cluster
 	// Died is called in the transaction in which a job becomes dead: open the incident here.
 	Died func(tx core.App, j *collections.Job) error
 	// Changed is called in the transaction of every visible change, after rev grew: broadcast here.
@@ -122,18 +125,24 @@ type kind struct {
 
 // Queue is the jobs of one installation as one process works them. It is safe for concurrent use.
 type Queue struct {
-	app   core.App
-	cfg   Config
-	log   *slog.Logger
+	app     core.App
+	cfg     Config
+	cluster *cluster.Cluster
+	own     bool // the cluster is nobody else's: started and stopped here
+	alone   bool // no other process can hold a lease
+	log     *slog.Logger
+
 	kinds map[string]*kind // fixed at Start
 	crons []*cronEntry     // fixed at Start, then owned by the cron loop
 
-	wake chan struct{} // capacity 1: something may be due
+	wake    chan struct{} // capacity 1: something may be due
+	expired atomic.Bool   // leases ended before their time
 
 	mu      sync.Mutex
 	started bool            // guarded by mu
 	running map[string]*Run // by job id, in this process; guarded by mu
 	stats   map[string]KindStats
+	ready   chan struct{} // closed by Start
 
 	stop     chan struct{} // closed when draining begins
 	stopOnce sync.Once
@@ -151,8 +160,15 @@ func New(app core.App, cfg Config) *Queue {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	return &Queue{app: app, cfg: cfg, log: cfg.Log, kinds: map[string]*kind{}, wake: make(chan struct{}, 1),
+	q := &Queue{app: app, cfg: cfg, cluster: cfg.Cluster, log: cfg.Log, kinds: map[string]*kind{}, wake: make(chan struct{}, 1), ready: make(chan struct{}),
 		running: map[string]*Run{}, stats: map[string]KindStats{}, stop: make(chan struct{}), done: make(chan struct{})}
+	if q.cluster == nil {
+		q.own = true
+		q.cluster, _ = cluster.New(app, cluster.Config{Log: cfg.Log}) // fails without an app only
+	}
+	q.alone = q.cluster.Alone()
+	q.join()
+	return q
 }
 
 func orDefault[T int | time.Duration](v, fallback T) T {
@@ -264,7 +280,12 @@ func (q *Queue) changed(tx core.App, j *collections.Job) {
 	}
 }
 
-func (q *Queue) nudgeAfter(tx core.App) { collections.AfterCommit(tx, q.nudge) }
+// nudgeAfter wakes the workers of every instance once tx has committed.
+func (q *Queue) nudgeAfter(tx core.App) {
+	if err := q.cluster.Publish(tx, topicWake, nil); err != nil {
+		q.log.Error("workers are not woken", "error", err) // the poll finds it
+	}
+}
 
 func (q *Queue) nudge() {
 	select {
@@ -281,9 +302,12 @@ func (q *Queue) Start(ctx context.Context) {
 		return
 	}
 	q.started = true
+	close(q.ready)
+	if q.own {
+		_ = q.cluster.Start(ctx) // alone it cannot fail
+	}
 	base := context.WithoutCancel(ctx) // jobs end by the queue's own decision, not at once with ctx
 	q.loops.Go(func() { q.feed(base) })
-	q.loops.Go(q.runCrons)
 	go func() { // owned by the queue: Stop waits for done
 		select {
 		case <-ctx.Done():
@@ -306,9 +330,29 @@ func (q *Queue) Stop() {
 	if started {
 		<-q.done
 	}
+	if q.own {
+		q.cluster.Stop()
+	}
 }
 
-func (q *Queue) beginStop() { q.stopOnce.Do(func() { close(q.stop) }) }
+func (q *Queue) beginStop() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.stopOnce.Do(func() { close(q.stop) })
+}
+
+// enter counts the caller among what Stop waits for; false when it stops already.
+func (q *Queue) enter() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	select {
+	case <-q.stop:
+		return false
+	default:
+	}
+	q.loops.Add(1)
+	return true
+}
 
 func (q *Queue) drain() {
 	q.loops.Wait()
@@ -362,7 +406,7 @@ func (q *Queue) feed(base context.Context) {
 	slots := make(chan struct{}, q.cfg.Workers)
 	poll := time.NewTicker(q.cfg.PollInterval)
 	defer poll.Stop()
-	if q.cfg.Sole {
+	if q.alone {
 		q.orphanAll()
 	}
 	q.reap()
@@ -372,6 +416,9 @@ func (q *Queue) feed(base context.Context) {
 		case <-q.stop:
 			return
 		case <-q.wake:
+			if q.expired.Swap(false) {
+				q.reap()
+			}
 		case <-poll.C:
 			q.reap()
 		}
@@ -384,28 +431,36 @@ func (q *Queue) fill(base context.Context, slots chan struct{}) {
 		select {
 		case <-q.stop:
 			return
-		case slots <- struct{}{}:
 		default:
+		}
+		free := cap(slots) - len(slots) // only this goroutine takes any
+		if free == 0 {
 			return // a worker that ends wakes us
 		}
-		r, err := q.claim(time.Now())
+		runs, err := q.claim(time.Now(), free)
 		if err != nil {
 			q.log.Error("jobs are not claimed", "error", err)
 		}
-		if r == nil {
-			<-slots
+		for _, r := range runs {
+			slots <- struct{}{}
+			q.begin(base, r)
+			q.workers.Go(func() {
+				q.work(r)
+				<-slots
+				q.nudge()
+			})
+		}
+		if len(runs) < free {
 			return
 		}
-		q.begin(base, r)
-		q.workers.Go(func() {
-			q.work(r)
-			<-slots
-			q.nudge()
-		})
 	}
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(types.DefaultDateLayout) }
 
-// newToken is a fence: 128 random bits.
-func newToken() string { return rand.Text() }
+// tokenRandom is how many characters of 5 random bits a fence has after the instance's id: the column
+// takes 32.
+const tokenRandom = 16
+
+// newToken is a fence: the instance that holds it, and 80 random bits.
+func newToken(instance string) string { return instance + "." + rand.Text()[:tokenRandom] }

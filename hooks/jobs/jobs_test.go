@@ -200,7 +200,7 @@ func TestControlErrors(t *testing.T) {
 				q.Handle("a", Options{}, func(ctxT, *Run) error { return c.err }, func(core.App, *Run, error) error { undone++; return nil })
 				id := enqueue(t, q, app, Job{Kind: "a"})
 				now := time.Now()
-				r, err := q.claim(now)
+				r, err := first(q.claim(now, 1))
 				if err != nil || r == nil {
 					t.Fatal(r, err)
 				}
@@ -353,7 +353,7 @@ func TestATxOfAStepIsAllOrNothing(t *testing.T) {
 		q := New(app, Config{Log: quiet})
 		q.Handle("a", Options{}, nothing, nil)
 		enqueue(t, q, app, Job{Kind: "a"})
-		r, err := q.claim(time.Now())
+		r, err := first(q.claim(time.Now(), 1))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -385,7 +385,7 @@ func TestAnAbandonedJobGoesOnFromItsLastStep(t *testing.T) {
 		dead.Handle("a", Options{}, nothing, nil)
 		id := enqueue(t, dead, app, Job{Kind: "a", GroupKey: "g"})
 		other := enqueue(t, dead, app, Job{Kind: "a", GroupKey: "g"})
-		r, err := dead.claim(time.Now())
+		r, err := first(dead.claim(time.Now(), 1))
 		if err != nil || r.ID != min(id, other) {
 			t.Fatal(r, err)
 		}
@@ -396,6 +396,7 @@ func TestAnAbandonedJobGoesOnFromItsLastStep(t *testing.T) {
 			}
 		}
 		q := New(app, Config{Log: quiet})
+		q.alone = false
 		q.Handle("a", Options{}, handler, nil)
 		start(t, q)
 		time.Sleep(29 * time.Second)
@@ -417,15 +418,15 @@ func TestAnAbandonedJobGoesOnFromItsLastStep(t *testing.T) {
 	})
 }
 
-func TestTheSoleProcessTakesOrphansBackAtOnce(t *testing.T) {
+func TestAProcessThatIsAloneTakesOrphansBackAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, app core.App) {
 		dead := New(app, Config{Log: quiet})
 		dead.Handle("a", Options{}, nothing, nil)
 		id := enqueue(t, dead, app, Job{Kind: "a"})
-		if r, err := dead.claim(time.Now()); r == nil || err != nil {
+		if r, err := first(dead.claim(time.Now(), 1)); r == nil || err != nil {
 			t.Fatal(r, err)
 		}
-		q := New(app, Config{Log: quiet, Sole: true})
+		q := New(app, Config{Log: quiet})
 		q.Handle("a", Options{}, nothing, nil)
 		began := time.Now()
 		start(t, q)
@@ -443,7 +444,7 @@ func TestAJobThatKillsItsProcessEndsAsDead(t *testing.T) {
 		q.Handle("a", Options{MaxAttempts: 3}, nothing, func(core.App, *Run, error) error { undone++; return nil })
 		id := enqueue(t, q, app, Job{Kind: "a"})
 		for range 3 {
-			if r, err := q.claim(time.Now()); r == nil || err != nil {
+			if r, err := first(q.claim(time.Now(), 1)); r == nil || err != nil {
 				t.Fatal(r, err)
 			}
 			time.Sleep(31 * time.Second)
@@ -471,6 +472,7 @@ func TestALongJobKeepsItsLease(t *testing.T) {
 		var qs []*Queue
 		for range 2 { // two processes on one database
 			q := New(app, Config{Log: quiet, LeaseFor: 10 * time.Second})
+			q.alone = false
 			q.Handle("a", Options{}, handler, nil)
 			start(t, q)
 			qs = append(qs, q)
@@ -706,7 +708,7 @@ func TestHealthSeesWhatWaits(t *testing.T) {
 		q := New(app, Config{Log: quiet})
 		q.Handle("a", Options{}, nothing, nil)
 		enqueue(t, q, app, Job{Kind: "a"})
-		if r, err := q.claim(time.Now()); r == nil || err != nil {
+		if r, err := first(q.claim(time.Now(), 1)); r == nil || err != nil {
 			t.Fatal(r, err)
 		}
 		enqueue(t, q, app, Job{Kind: "a"})
@@ -807,7 +809,7 @@ func TestEightClaimersRunEveryJobOnce(t *testing.T) {
 				if over {
 					return
 				}
-				r, err := q.claim(time.Now())
+				r, err := first(q.claim(time.Now(), 1))
 				if err != nil {
 					t.Error(err)
 					return

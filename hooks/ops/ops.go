@@ -20,7 +20,6 @@ import (
 	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/hooks/access"
 	"github.com/mambahost/mamba/hooks/audit"
-	"github.com/mambahost/mamba/hooks/events"
 	"github.com/mambahost/mamba/hooks/incidents"
 	"github.com/mambahost/mamba/hooks/jobs"
 )
@@ -179,7 +178,7 @@ func (o *Ops) resolve(e *core.RequestEvent, a access.Actor) error {
 		return access.InvalidField("resolution", "required", "Say in a sentence what was done about it.")
 	}
 	var row *collections.Incident
-	err := collections.Tx(e.App, []collections.Lock{audit.Lock(""), events.Lock, incidents.Lock}, func(tx core.App) (err error) {
+	err := collections.Tx(e.App, []collections.Lock{audit.Lock(""), incidents.Lock}, func(tx core.App) (err error) {
 		if row, err = o.incidents.ResolveID(tx, e.Request.PathValue("id"), in.Resolution); err != nil {
 			return err
 		}

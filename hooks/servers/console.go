@@ -36,7 +36,8 @@ const (
 	activityCommand   = 256              // bytes of a command that the activity list shows
 )
 
-// seats bound what is open at once, in all and of one person.
+// seats bound what is open at once at this instance of the panel, in all and of one person: they keep one
+// process from being filled up, and every instance has its own.
 type seats struct {
 	most, each int // immutable
 
@@ -263,7 +264,7 @@ func (p *consoleProxy) command(frame []byte) {
 
 // witness writes the audit row and event of a command before it is sent.
 func (p *consoleProxy) witness(line string) error {
-	held := []collections.Lock{audit.Lock(p.tenant), events.Lock}
+	held := []collections.Lock{audit.Lock(p.tenant)}
 	return collections.Tx(p.app, held, func(tx core.App) error {
 		row, err := p.s.find(tx, p.tenant, p.server)
 		if err != nil {

@@ -154,9 +154,9 @@ func newWorld(t testing.TB) *world {
 	must(t, err)
 	chain, err := audit.New(keeper.Derive("audit"), nil, quiet)
 	must(t, err)
-	outbox := events.New(app, quiet)
+	outbox := events.New(app, nil, quiet)
 	book := incidents.New(nil)
-	queue := jobs.New(app, jobs.Config{Sole: true, PollInterval: 30 * time.Second, Log: quiet, DiedLocks: []collections.Lock{incidents.Lock},
+	queue := jobs.New(app, jobs.Config{PollInterval: 30 * time.Second, Log: quiet, DiedLocks: []collections.Lock{incidents.Lock},
 		Died: func(tx core.App, j *collections.Job) error {
 			return book.Open(tx, incidents.Incident{Kind: "job.dead", Fingerprint: "job.dead:" + j.Id, Severity: "warning", Title: j.Kind(), Detail: j.LastError()})
 		},

@@ -100,7 +100,7 @@ func lock(server string) collections.Lock { return collections.Lock("server:" + 
 // locks are held by every transaction that changes a tenant's servers, beside the server's own: what
 // is counted, reserved, chained and numbered in it.
 func locks(tenant string) []collections.Lock {
-	return []collections.Lock{tenancy.Lock(tenant), audit.Lock(tenant), alloc.Lock, events.Lock, incidents.Lock}
+	return []collections.Lock{tenancy.Lock(tenant), audit.Lock(tenant), alloc.Lock, incidents.Lock}
 }
 
 // find returns a server of a tenant that is not deleted; another tenant's is not found.

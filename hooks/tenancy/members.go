@@ -13,7 +13,7 @@ import (
 )
 
 // Create makes a tenant with a as its owner, in the caller's transaction, which holds
-// audit.Lock("") and events.Lock. It is what POST tenants does, for rooms that make one themselves.
+// audit.Lock(""). It is what POST tenants does, for rooms that make one themselves.
 func (t *Tenancy) Create(tx core.App, a access.Actor, name, slug string) (*collections.Tenant, error) {
 	in := input{Name: &name, Slug: &slug}
 	if err := in.check(); err != nil {

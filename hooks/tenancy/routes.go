@@ -205,7 +205,7 @@ func (t *Tenancy) create(e *core.RequestEvent) error {
 		return err
 	}
 	id := core.GenerateDefaultRandomId()
-	locks := []collections.Lock{collections.Lock("user:" + a.ID), slugLock, Lock(id), audit.Lock(id), events.Lock}
+	locks := []collections.Lock{collections.Lock("user:" + a.ID), slugLock, Lock(id), audit.Lock(id)}
 	return t.cfg.Idempotency.Idempotent(e, a, "", body, locks, func(tx core.App) (int, any, error) {
 		row, err := t.found(tx, a, id, in)
 		if err != nil {
@@ -285,7 +285,7 @@ func (t *Tenancy) update(e *core.RequestEvent) error {
 	if err != nil {
 		return err
 	}
-	locks := []collections.Lock{slugLock, Lock(row.Id), audit.Lock(row.Id), events.Lock}
+	locks := []collections.Lock{slugLock, Lock(row.Id), audit.Lock(row.Id)}
 	return t.cfg.Idempotency.Idempotent(e, a, row.Id, body, locks, func(tx core.App) (int, any, error) {
 		if err := t.Can(tx, a, "tenant.update", Resource{Tenant: row.Id}); err != nil {
 			return 0, nil, err

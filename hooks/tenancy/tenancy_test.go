@@ -86,7 +86,7 @@ type world struct {
 func newWorld(t testing.TB, c tenancy.Config) *world {
 	t.Helper()
 	app := collectionstest.New(t)
-	w := &world{TestApp: app, ledger: &ledger{outbox: events.New(app, nil)}}
+	w := &world{TestApp: app, ledger: &ledger{outbox: events.New(app, nil, nil)}}
 	var err error
 	if w.ledger.chain, err = audit.New(bytes.Repeat([]byte{9}, 32), nil, nil); err != nil {
 		t.Fatal(err)

@@ -22,28 +22,43 @@ func (l *Link) call(ctx context.Context, what string, in, out any) error {
 	id := l.id.Load()
 	err := l.callAs(ctx, id, what, in, out)
 	var refused *wire.Error
-	if errors.As(err, &refused) && refused.Status == http.StatusUnauthorized && l.id.Load() != id {
-		return l.callAs(ctx, l.id.Load(), what, in, out)
+	if now := l.id.Load(); errors.As(err, &refused) && refused.Status == http.StatusUnauthorized && now.Certificate != id.Certificate {
+		return l.callAs(ctx, now, what, in, out)
 	}
 	return err
 }
 
-// callAs tries each address of the panel until one answers.
+// callAs asks one instance of the panel after the other until one takes the call or refuses it. One
+// that does not answer, or cannot now (status 500 and above), is no reason to wait: every instance
+// does the same work on the same database.
 func (l *Link) callAs(ctx context.Context, id *Identity, what string, in, out any) error {
 	path := wire.APIPrefix + "/nodes/" + id.NodeID + "/" + what
 	if what == "renew" {
 		path = wire.APIPrefix + "/renew"
 	}
 	var errs []error
-	for _, instance := range id.Instances {
-		err := post(ctx, l.client.Load(), "https://"+instance+path, in, out)
+	addresses := l.board.ranked(id.addresses())
+	for i, address := range addresses {
+		patience := requestTimeout
+		if i < len(addresses)-1 {
+			patience = moveOnAfter
+		}
+		err := l.callOne(ctx, "https://"+address+path, patience, in, out)
 		var refused *wire.Error
-		if err == nil || errors.As(err, &refused) {
+		if err == nil || errors.As(err, &refused) && refused.Status < http.StatusInternalServerError {
+			l.board.took(address)
 			return err
 		}
-		errs = append(errs, err)
+		l.board.failed(address)
+		errs = append(errs, fmt.Errorf("instance %s: %w", address, err))
 	}
 	return errors.Join(errs...)
+}
+
+func (l *Link) callOne(ctx context.Context, target string, patience time.Duration, in, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return post(ctx, l.client.Load(), target, in, out)
 }
 
 // keepRenewed replaces the certificate when a third of its life is over.
@@ -76,7 +91,12 @@ func (l *Link) renew(ctx context.Context) error {
 	if err := l.call(ctx, "renew", wire.RenewRequest{CSR: csr, NodeClock: time.Now().UTC()}, &reply); err != nil {
 		return fmt.Errorf("renew certificate: %w", err)
 	}
-	id, err := newIdentity(key, reply)
+	l.idMu.Lock()
+	defer l.idMu.Unlock()
+	if reply.Instances = usable(reply.Instances); len(reply.Instances) == 0 {
+		reply.Instances = l.id.Load().Instances
+	}
+	id, err := newIdentity(key, l.id.Load().Joined, reply)
 	if err != nil {
 		return err
 	}
@@ -87,6 +107,7 @@ func (l *Link) renew(ctx context.Context) error {
 		return fmt.Errorf("store node identity: %w", err)
 	}
 	l.adopt(id)
+	l.lookAgain()
 	l.log.Info("certificate renewed", "expires", id.pair.Leaf.NotAfter)
 	return nil
 }

@@ -31,7 +31,8 @@ var (
 // only change together.
 type Identity struct {
 	NodeID      string   `json:"node_id"`
-	Instances   []string `json:"instances"`   // node listeners of the panel, host:port
+	Joined      string   `json:"joined"`      // node listener that it joined at, host:port; never forgotten
+	Instances   []string `json:"instances"`   // node listeners of the panel, host:port, as it last named them
 	Roots       string   `json:"roots"`       // PEM; what the panel's certificate must lead to
 	Certificate string   `json:"certificate"` // PEM chain, leaf first
 	Key         string   `json:"key"`         // PEM, PKCS#8
@@ -69,13 +70,14 @@ func loadIdentity(dir string) (*Identity, error) {
 }
 
 // newIdentity puts the panel's answer beside the key that it certifies, checked as a peer would.
-func newIdentity(key *ecdsa.PrivateKey, reply wire.EnrolReply) (*Identity, error) {
+// joined is the address that is kept whatever the panel names.
+func newIdentity(key *ecdsa.PrivateKey, joined string, reply wire.EnrolReply) (*Identity, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return nil, fmt.Errorf("encode node key: %w", err)
 	}
 	id := &Identity{
-		NodeID: reply.NodeID, Instances: reply.Instances, Roots: reply.Roots, Certificate: reply.Certificate,
+		NodeID: reply.NodeID, Joined: joined, Instances: reply.Instances, Roots: reply.Roots, Certificate: reply.Certificate,
 		Key: string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
 	}
 	if err := id.parse(); err != nil {
@@ -88,6 +90,9 @@ func newIdentity(key *ecdsa.PrivateKey, reply wire.EnrolReply) (*Identity, error
 func (id *Identity) parse() error {
 	if !wire.ValidID(id.NodeID) || len(id.Instances) == 0 {
 		return fmt.Errorf("node id %q with %d panel addresses is not usable", id.NodeID, len(id.Instances))
+	}
+	if id.Joined == "" { // stored by a release that knew one address only
+		id.Joined = id.Instances[0]
 	}
 	var err error
 	if id.pair, err = tls.X509KeyPair([]byte(id.Certificate), []byte(id.Key)); err != nil {

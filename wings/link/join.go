@@ -63,7 +63,7 @@ func Join(ctx context.Context, rawURL, rawToken, dir, release string) (nodeID st
 	if len(reply.Instances) == 0 {
 		reply.Instances = []string{host}
 	}
-	id, err := newIdentity(key, reply)
+	id, err := newIdentity(key, host, reply)
 	if err != nil {
 		return "", err
 	}

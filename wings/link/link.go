@@ -1,5 +1,5 @@
-// Package link is a node's tie to the panel: its identity, the connection that it keeps, and the
-// events that it owes.
+// Package link is a node's tie to the panel: its identity, the connections that it keeps to each of the
+// panel's instances, and the events that it owes.
 //
 // It owns the node's key and certificate, the outbound mutual-TLS connections and the event spool.
 // It refuses to know what travels over them: requests of the panel go to a Handler, events come from
@@ -31,6 +31,7 @@ const (
 	firstBackoff    = 250 * time.Millisecond // after a connection that worked, and the first after a failure
 	maxBackoff      = 8 * time.Second        // between attempts; each wait is drawn between half and the whole of it
 	requestTimeout  = 30 * time.Second       // of one call to the panel
+	moveOnAfter     = 10 * time.Second       // of one attempt of it while there are other instances to ask
 	dialTimeout     = 10 * time.Second
 	maxAnswerBytes  = 1 << 20
 	sendBatchBytes  = wire.MaxEventBatchBytes / 2 // JSON of a batch stays below the panel's limit
@@ -57,15 +58,20 @@ type Link struct {
 	bootID string
 	id     atomic.Pointer[Identity]
 	client atomic.Pointer[http.Client] // of the identity in id
-	slots  chan struct{}               // one per running request of the panel
+	slots  chan struct{}               // one per running request of the panel, all its instances together
+	relist chan struct{}               // capacity 1: the panel's instances changed
 	up     chan struct{}               // capacity 1: the panel is there again, events need not wait longer
-	wg     sync.WaitGroup              // every goroutine of ours
+	board  board
+	wg     sync.WaitGroup // every goroutine of ours
+
+	idMu sync.Mutex // held while the identity is changed, on disk and in id
 
 	mu      sync.Mutex
 	cancel  context.CancelFunc // nil until Start
 	handler http.Handler       // of the panel's requests; set by Start
 	stopped bool
-	bulk    int // bulk connections that are open or being opened
+	kept    map[string]bool // addresses that are kept linked
+	bulk    map[string]int  // bulk connections that are open or being opened, by the instance's address
 
 	handlers handlers
 }
@@ -88,7 +94,8 @@ func New(cfg Config) (*Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Link{cfg: cfg, log: cfg.Log, spool: sp, bootID: rand.Text(), slots: make(chan struct{}, maxRequests), up: make(chan struct{}, 1)}
+	l := &Link{cfg: cfg, log: cfg.Log, spool: sp, bootID: rand.Text(), slots: make(chan struct{}, maxRequests), relist: make(chan struct{}, 1),
+		up: make(chan struct{}, 1), kept: map[string]bool{}, bulk: map[string]int{}}
 	l.adopt(id)
 	return l, nil
 }
@@ -171,7 +178,11 @@ func (l *Link) heartbeat(ctx context.Context) error {
 	h := l.cfg.Facts(ctx)
 	h.Version, h.Release, h.SpoolID, h.NodeClock = wire.Version, l.cfg.Release, l.spool.ID(), time.Now().UTC()
 	var reply wire.HeartbeatReply
-	return l.call(ctx, "heartbeat", h, &reply)
+	if err := l.call(ctx, "heartbeat", h, &reply); err != nil {
+		return err
+	}
+	l.learn(reply.Instances)
+	return nil
 }
 
 // sendEvents posts batches in order and drops from the disk what was acknowledged, only that.
@@ -210,7 +221,7 @@ func (l *Link) sendBatch(ctx context.Context) (more bool, err error) {
 	if err := l.call(ctx, "events", wire.EventBatch{SpoolID: id, Events: events}, &ack); err != nil {
 		return true, fmt.Errorf("send events %d to %d: %w", events[0].Seq, events[len(events)-1].Seq, err)
 	}
-	if err := l.spool.Ack(ack.AckedSeq); err != nil {
+	if err := l.spool.AckOf(id, ack.AckedSeq); err != nil {
 		return true, err
 	}
 	if ack.AckedSeq < events[0].Seq && events[0].Kind == wire.EventGap {

@@ -144,7 +144,7 @@ func TestAnswersThatDoNotFitTheKeyAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	good := p.issue(csr)
-	if _, err := newIdentity(key, good); err != nil {
+	if _, err := newIdentity(key, "", good); err != nil {
 		t.Fatal(err)
 	}
 	for name, change := range map[string]func(*wire.EnrolReply){
@@ -157,7 +157,7 @@ func TestAnswersThatDoNotFitTheKeyAreRefused(t *testing.T) {
 	} {
 		bad := good
 		change(&bad)
-		if _, err := newIdentity(key, bad); err == nil {
+		if _, err := newIdentity(key, "", bad); err == nil {
 			t.Errorf("%s was taken", name)
 		}
 	}
@@ -284,7 +284,7 @@ func TestDueCertificateIsRenewedByItself(t *testing.T) {
 		c.NotBefore = time.Now().Add(-wire.CertificateBackdate - 11*24*time.Hour)
 		c.NotAfter = time.Now().Add(19 * 24 * time.Hour)
 	}))
-	old, err := newIdentity(key, reply)
+	old, err := newIdentity(key, p.addr(), reply)
 	if err != nil {
 		t.Fatal(err)
 	}

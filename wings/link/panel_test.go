@@ -20,6 +20,7 @@ import (
 	"net/url"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -134,12 +135,20 @@ type fakePanel struct {
 	hello    func(wire.Hello) wire.HelloReply
 	linked   chan *yamux.Session // each new link
 	kinds    []string
+	names    []string // instances that heartbeats and hellos name; nil: those of an older panel
+	id       string   // of this instance
+	ledger   *ledger  // in place of events: what several instances have in common; nil: its own
 }
 
 func newFakePanel(t testing.TB, change ...func(*x509.Certificate)) *fakePanel {
 	t.Helper()
-	ca := newAuthority(t)
-	p := &fakePanel{t: t, ca: ca, node: testNode, linked: make(chan *yamux.Session, 10)}
+	return newFakeInstance(t, newAuthority(t), change...)
+}
+
+// newFakeInstance is one instance of the panel that has this authority.
+func newFakeInstance(t testing.TB, ca *authority, change ...func(*x509.Certificate)) *fakePanel {
+	t.Helper()
+	p := &fakePanel{t: t, ca: ca, node: testNode, linked: make(chan *yamux.Session, 30)}
 	raw := make([]byte, 32)
 	_, _ = rand.Read(raw) // never fails
 	p.token = wire.JoinToken{Token: b64(raw), Fingerprint: wire.Fingerprint(ca.cert.Raw)}
@@ -211,8 +220,9 @@ func (p *fakePanel) routes() http.Handler {
 		}
 		p.mu.Lock()
 		p.beats = append(p.beats, in)
+		names := p.names
 		p.mu.Unlock()
-		_ = json.NewEncoder(w).Encode(wire.HeartbeatReply{Status: "ONLINE"})
+		_ = json.NewEncoder(w).Encode(wire.HeartbeatReply{Status: "ONLINE", Instances: names})
 	})
 	mux.HandleFunc("POST /v1/nodes/{id}/events", p.takeEvents)
 	mux.HandleFunc("GET /v1/nodes/{id}/link", p.link)
@@ -238,6 +248,10 @@ func (p *fakePanel) takeEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.ledger != nil {
+		_ = json.NewEncoder(w).Encode(wire.EventAck{AckedSeq: p.ledger.take(in.Events)})
+		return
+	}
 	for _, e := range in.Events {
 		if e.Seq == p.acked+1 || e.Kind == wire.EventGap && e.Gap.From <= p.acked+1 && e.Seq > p.acked {
 			p.acked = e.Seq
@@ -246,6 +260,33 @@ func (p *fakePanel) takeEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	_ = json.NewEncoder(w).Encode(wire.EventAck{AckedSeq: p.acked})
 }
+
+// ledger is the database of several instances.
+type ledger struct {
+	mu     sync.Mutex
+	acked  int64
+	events []wire.Event
+}
+
+func (l *ledger) take(list []wire.Event) int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range list {
+		if e.Seq == l.acked+1 {
+			l.acked = e.Seq
+			l.events = append(l.events, e)
+		}
+	}
+	return l.acked
+}
+
+func (l *ledger) all() []wire.Event {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.events)
+}
+
+func (l *ledger) len() int { return len(l.all()) }
 
 func (p *fakePanel) link(w http.ResponseWriter, r *http.Request) {
 	conn, rw, err := http.NewResponseController(w).Hijack()
@@ -262,7 +303,7 @@ func (p *fakePanel) link(w http.ResponseWriter, r *http.Request) {
 	kind := r.URL.Query().Get("kind")
 	p.mu.Lock()
 	p.kinds = append(p.kinds, kind)
-	answer := p.hello
+	answer, names, id := p.hello, p.names, p.id
 	p.mu.Unlock()
 	if kind == wire.LinkControl {
 		stream, err := session.AcceptStream()
@@ -271,7 +312,7 @@ func (p *fakePanel) link(w http.ResponseWriter, r *http.Request) {
 		}
 		var hello wire.Hello
 		_ = json.NewDecoder(stream).Decode(&hello)
-		reply := wire.HelloReply{Version: wire.Version}
+		reply := wire.HelloReply{Version: wire.Version, InstanceID: id, Instances: names}
 		if answer != nil {
 			reply = answer(hello)
 		}

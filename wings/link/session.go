@@ -19,24 +19,6 @@ import (
 	"github.com/mambahost/mamba/wings/wire"
 )
 
-// keepLinked holds one control connection at a time, to the panel's addresses in turn.
-func (l *Link) keepLinked(ctx context.Context) {
-	backoff := firstBackoff
-	for turn := 0; ctx.Err() == nil; turn++ {
-		id := l.id.Load()
-		linked, err := l.connect(ctx, id, id.Instances[turn%len(id.Instances)], wire.LinkControl)
-		if ctx.Err() != nil {
-			return
-		}
-		l.log.Warn("no link to the panel", "error", err, "worked", linked)
-		if linked {
-			backoff = firstBackoff
-		}
-		wait(ctx, jitter(backoff))
-		backoff = min(2*backoff, maxBackoff)
-	}
-}
-
 // connect dials, upgrades and serves the panel's requests until the connection ends. linked says
 // that it got as far as serving.
 func (l *Link) connect(ctx context.Context, id *Identity, instance, kind string) (linked bool, err error) {
@@ -48,17 +30,24 @@ func (l *Link) connect(ctx context.Context, id *Identity, instance, kind string)
 	defer stop()
 	defer session.Close()
 	if kind == wire.LinkControl {
-		if err := l.hello(session); err != nil {
+		reply, err := l.hello(session)
+		if err != nil {
 			return false, fmt.Errorf("hello to %s: %w", instance, err)
 		}
+		h, alone := l.board.enter(instance, reply.InstanceID)
+		if !alone {
+			return false, errCovered
+		}
+		defer l.board.leave(instance, h)
 		l.log.Info("linked to the panel", "instance", instance)
 		select {
 		case l.up <- struct{}{}:
 		default: // one waits already
 		}
+		l.learn(reply.Instances)
 	}
 	srv := &http.Server{
-		Handler:           l.serve(ctx),
+		Handler:           l.serve(ctx, instance),
 		ReadHeaderTimeout: wire.LinkHelloTimeout,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(l.log.Handler(), slog.LevelDebug),
@@ -157,14 +146,14 @@ func keepAlive(session *yamux.Session) {
 }
 
 // hello says who we are on the session's first stream and reads what the panel thinks of it.
-func (l *Link) hello(session *yamux.Session) error {
+func (l *Link) hello(session *yamux.Session) (reply wire.HelloReply, err error) {
 	stream, err := session.OpenStream()
 	if err != nil {
-		return err
+		return reply, err
 	}
 	defer stream.Close()
 	if err := stream.SetDeadline(time.Now().Add(wire.LinkHelloTimeout)); err != nil {
-		return err
+		return reply, err
 	}
 	facts := l.cfg.Facts(context.Background())
 	hello := wire.Hello{
@@ -172,24 +161,23 @@ func (l *Link) hello(session *yamux.Session) error {
 		Capacity: facts.Capacity, Engine: facts.Engine, NodeClock: time.Now().UTC(),
 	}
 	if err := json.NewEncoder(stream).Encode(hello); err != nil {
-		return err
+		return reply, err
 	}
-	var reply wire.HelloReply
 	if err := json.NewDecoder(io.LimitReader(stream, wire.MaxHelloBytes)).Decode(&reply); err != nil {
-		return err
+		return reply, err
 	}
 	if reply.Error != nil {
-		return reply.Error
+		return reply, reply.Error
 	}
 	if reply.AckedSeq > l.spool.Last() {
 		l.log.Error("this disk has forgotten events that the panel has; the spool takes a new identity", "panel", reply.AckedSeq, "last", l.spool.Last())
-		return l.spool.Ack(reply.AckedSeq)
+		return reply, l.spool.AckOf(hello.SpoolID, reply.AckedSeq)
 	}
-	return nil
+	return reply, nil
 }
 
-// serve is the handler for every stream of the panel.
-func (l *Link) serve(ctx context.Context) http.Handler {
+// serve is the handler for every stream of the panel's instance at that address.
+func (l *Link) serve(ctx context.Context, instance string) http.Handler {
 	l.mu.Lock()
 	handler := l.handler
 	l.mu.Unlock()
@@ -211,41 +199,43 @@ func (l *Link) serve(ctx context.Context) http.Handler {
 		stop := context.AfterFunc(r.Context(), func() { _ = http.NewResponseController(w).SetWriteDeadline(time.Unix(1, 0)) })
 		defer stop()
 		if r.URL.Path == wire.BulkPath {
-			l.openBulk(ctx, w, r)
+			l.openBulk(ctx, instance, w, r)
 			return
 		}
 		handler.ServeHTTP(w, r)
 	})
 }
 
-// openBulk opens one more bulk connection to the instance that asked, up to the bound.
-func (l *Link) openBulk(ctx context.Context, w http.ResponseWriter, r *http.Request) {
+// openBulk opens one more bulk connection to the instance that asked, up to the bound of each instance.
+func (l *Link) openBulk(ctx context.Context, instance string, w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost {
 		refuse(w, http.StatusMethodNotAllowed, "method_not_allowed", "Use POST.")
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.stopped || l.bulk >= wire.MaxBulkConnections {
+	if l.stopped || l.bulk[instance] >= wire.MaxBulkConnections {
 		refuse(w, http.StatusServiceUnavailable, "busy", "This node has all bulk connections open.")
 		return
 	}
-	l.bulk++
+	l.bulk[instance]++
 	id := l.id.Load()
 	l.wg.Go(func() {
 		defer func() {
 			l.mu.Lock()
-			l.bulk--
+			if l.bulk[instance]--; l.bulk[instance] == 0 {
+				delete(l.bulk, instance)
+			}
 			l.mu.Unlock()
 		}()
 		var err error
-		for _, instance := range id.Instances {
+		for _, address := range l.board.sameInstance(instance) {
 			var linked bool
-			if linked, err = l.connect(ctx, id, instance, wire.LinkBulk); linked {
+			if linked, err = l.connect(ctx, id, address, wire.LinkBulk); linked {
 				return
 			}
 		}
-		l.log.Warn("no bulk connection to the panel", "error", err)
+		l.log.Warn("no bulk connection to the panel", "instance", instance, "error", err)
 	})
 	w.WriteHeader(http.StatusAccepted)
 }

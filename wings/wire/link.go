@@ -15,7 +15,7 @@ import (
 // stream for Hello and HelloReply (one JSON value each way); all others are HTTP/1.1 from the panel.
 const (
 	LinkProtocol = "mamba-link"
-	LinkControl  = "control" // one per node: desired state, commands, consoles
+	LinkControl  = "control" // one per node and panel instance: desired state, commands, consoles
 	LinkBulk     = "bulk"    // opened when the panel asks (POST BulkPath): files, archives
 	BulkPath     = APIPrefix + "/link/bulk"
 )
@@ -29,7 +29,8 @@ const (
 	LinkDeadAfter          = 60 * time.Second // without an answer to a ping the session is closed
 	LinkHelloTimeout       = 15 * time.Second
 	MaxHelloBytes          = 64 << 10
-	MaxBulkConnections     = 4 // per node
+	MaxBulkConnections     = 4  // per node and panel instance
+	MaxInstances           = 16 // addresses of the panel that a node keeps; further ones are not used
 )
 
 // PanelServerName is a DNS SAN of the node listener's certificate. Nodes verify this name and not

@@ -18,7 +18,7 @@ type Hello struct {
 type HelloReply struct {
 	Version    int       `json:"version"`
 	InstanceID string    `json:"instance_id"` // of the panel instance that holds this link
-	Instances  []string  `json:"instances"`   // node-listener addresses of every instance, this one included
+	Instances  []string  `json:"instances"`   // node-listener addresses of every live instance, this one included; empty: no news
 	PanelClock time.Time `json:"panel_clock"`
 	AckedSeq   int64     `json:"acked_seq"` // newest event of this spool that is durable in the panel
 	// Error says why the panel will not work with this node; the node logs it and tries again later.
@@ -50,7 +50,8 @@ type Heartbeat struct {
 // HeartbeatReply tells the node what the panel thinks of it.
 type HeartbeatReply struct {
 	PanelClock time.Time `json:"panel_clock"`
-	Status     string    `json:"status"` // ONLINE, DRAINING, MAINTENANCE
+	Status     string    `json:"status"`              // ONLINE, DRAINING, MAINTENANCE
+	Instances  []string  `json:"instances,omitempty"` // as in HelloReply; absent (an older panel): no news
 }
 
 // HeartbeatInterval is how often a node reports; OfflineAfter is how long a silence makes it OFFLINE.
@@ -206,7 +207,7 @@ type EnrolReply struct {
 	NodeID      string   `json:"node_id"`
 	Certificate string   `json:"certificate"` // PEM chain: leaf, issuing CA
 	Roots       string   `json:"roots"`       // PEM bundle that the panel's listener is verified against
-	Instances   []string `json:"instances"`   // node-listener addresses
+	Instances   []string `json:"instances"`   // node-listener addresses of every live instance
 }
 
 // RenewRequest is POST /v1/renew with the current certificate; EnrolReply answers it.

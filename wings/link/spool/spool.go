@@ -185,6 +185,22 @@ func (s *Spool) Next(limit int, maxBytes int64) ([]wire.Event, error) {
 func (s *Spool) Ack(seq int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.ack(seq)
+}
+
+// AckOf is Ack for an answer about the spool of that identity: it does nothing when the spool has
+// taken another one since, because several connections may bring the same news.
+func (s *Spool) AckOf(id string, seq int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if id != s.id {
+		return nil
+	}
+	return s.ack(seq)
+}
+
+// ack is Ack; the caller holds mu.
+func (s *Spool) ack(seq int64) error {
 	switch {
 	case s.closed:
 		return ErrClosed
