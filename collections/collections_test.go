@@ -7,20 +7,14 @@ import (
 	"testing"
 
 	"github.com/pocketbase/pocketbase/core"
-	"github.com/pocketbase/pocketbase/tests"
 
 	"github.com/mambahost/mamba/collections"
-	_ "github.com/mambahost/mamba/migrations"
+	"github.com/mambahost/mamba/collections/collectionstest"
 )
 
 func newApp(t *testing.T) core.App {
 	t.Helper()
-	app, err := tests.NewTestApp(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(app.Cleanup)
-	return app
+	return collectionstest.New(t)
 }
 
 func TestMigratedSchemaIsTheDescribedOne(t *testing.T) {

@@ -8,11 +8,14 @@ import (
 	"slices"
 
 	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/mambahost/mamba/collections/postgres"
 )
 
 // Lock names what a write transaction must have to itself, e.g. "tenant:<id>", "node:<id>",
 // "server:<id>", "audit:<tenant>". SQLite has one writer, so there a lock costs nothing and does
-// nothing; a database with several writers turns each into an advisory lock of the transaction.
+// nothing; on PostgreSQL each is an advisory lock of the transaction (postgres.LockKey), held by one
+// of all panels.
 type Lock string
 
 var lockPattern = regexp.MustCompile(`^[a-z_]+(:[A-Za-z0-9_.-]{1,64})?$`)
@@ -24,23 +27,46 @@ var lockPattern = regexp.MustCompile(`^[a-z_]+(:[A-Za-z0-9_.-]{1,64})?$`)
 // Inside another Tx it joins that one; its locks must then be among those already held or be named
 // later than them in sort order, so that two transactions can never wait for each other.
 func Tx(app core.App, locks []Lock, fn func(tx core.App) error) error {
-	if _, err := sortLocks(locks); err != nil {
+	sorted, err := sortLocks(locks)
+	if err != nil {
 		return err
 	}
-	return app.RunInTransaction(fn)
+	if app.TxInfo() != nil {
+		return locked(app, sorted, fn)
+	}
+	for try := 1; ; try++ {
+		err := app.RunInTransaction(func(tx core.App) error { return locked(tx, sorted, fn) })
+		if err == nil || try == maxTries || !postgres.Retryable(err) {
+			return err
+		}
+	}
+}
+
+// maxTries is how often a transaction is run that PostgreSQL ended in favour of another one. The
+// locks make that rare: what is left are rows that two transactions change in a different order.
+const maxTries = 4
+
+// locked takes the locks in the transaction and runs fn.
+func locked(tx core.App, sorted []string, fn func(tx core.App) error) error {
+	if len(sorted) > 0 && postgres.IsPostgres(tx.NonconcurrentDB()) {
+		if err := postgres.Lock(tx.NonconcurrentDB(), sorted); err != nil {
+			return err
+		}
+	}
+	return fn(tx)
 }
 
 // sortLocks returns the locks in the order in which they are taken, each once.
-func sortLocks(locks []Lock) ([]Lock, error) {
-	sorted := slices.Clone(locks)
-	slices.Sort(sorted)
-	sorted = slices.Compact(sorted)
-	for _, l := range sorted {
+func sortLocks(locks []Lock) ([]string, error) {
+	var sorted []string
+	for _, l := range locks {
 		if !lockPattern.MatchString(string(l)) {
 			return nil, fmt.Errorf("collections: %q is not the name of a lock", l)
 		}
+		sorted = append(sorted, string(l))
 	}
-	return sorted, nil
+	slices.Sort(sorted)
+	return slices.Compact(sorted), nil
 }
 
 // AfterCommit runs fn once the transaction that tx belongs to has committed, or at once outside of

@@ -19,36 +19,23 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/blueprints/render"
+	"github.com/mambahost/mamba/collections/collectionstest"
 	"github.com/mambahost/mamba/hooks/fleet"
-	_ "github.com/mambahost/mamba/migrations"
 	"github.com/mambahost/mamba/wings/agent"
 	"github.com/mambahost/mamba/wings/engine/fake"
 	"github.com/mambahost/mamba/wings/link"
 	"github.com/mambahost/mamba/wings/wire"
-	_ "github.com/pocketbase/pocketbase/migrations"
 )
 
-// template is a data folder with all migrations run, made once.
-var template string
-
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "hooks-template-")
-		if err != nil {
-			panic(err)
-		}
-		defer os.RemoveAll(dir)
-		if err := boot(dir).ClearBootstrap(); err != nil {
-			panic(err)
-		}
-		template = dir
+	os.Exit(collectionstest.Run(func() int {
 		code := m.Run()
 		if left := leftBehind(15 * time.Second); left != "" && code == 0 {
 			fmt.Fprintln(os.Stderr, "goroutines left behind:\n"+left)
 			return 1
 		}
 		return code
-	}())
+	}))
 }
 
 // leftBehind returns the stacks of goroutines of ours that are still there after the patience.
@@ -71,17 +58,6 @@ func leftBehind(patience time.Duration) string {
 	return strings.Join(left, "\n\n")
 }
 
-func boot(dir string) *core.BaseApp {
-	app := core.NewBaseApp(core.BaseAppConfig{DataDir: dir})
-	if err := app.Bootstrap(); err != nil {
-		panic(err)
-	}
-	if err := app.RunAllMigrations(); err != nil {
-		panic(err)
-	}
-	return app
-}
-
 // house is a whole panel in this process: what Register wires, on the real router.
 type house struct {
 	*Panel
@@ -98,19 +74,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func newApp(t *testing.T) *core.BaseApp {
-	t.Helper()
-	dir := filepath.Join(t.TempDir(), "pb_data")
-	must(t, os.Mkdir(dir, 0o700))
-	for _, name := range []string{"data.db", "auxiliary.db"} {
-		b, err := os.ReadFile(filepath.Join(template, name))
-		must(t, err)
-		must(t, os.WriteFile(filepath.Join(dir, name), b, 0o600))
-	}
-	app := boot(dir)
-	t.Cleanup(func() { must(t, app.ClearBootstrap()) })
-	return app
-}
+func newApp(t *testing.T) *core.BaseApp { return collectionstest.Base(t) }
 
 // serve runs a panel over an app until the end of the test.
 func serve(t *testing.T, app *core.BaseApp, change func(*Config)) *house {

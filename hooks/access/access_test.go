@@ -17,9 +17,9 @@ import (
 	"github.com/pocketbase/pocketbase/tools/router"
 
 	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/collections/collectionstest"
 	"github.com/mambahost/mamba/hooks/access"
 	"github.com/mambahost/mamba/hooks/audit"
-	_ "github.com/mambahost/mamba/migrations"
 )
 
 // panel is a migrated PocketBase with the door on its real router.
@@ -60,12 +60,9 @@ func (n *notes) all() string {
 
 func newPanel(t *testing.T, routes func(p *panel, g *router.RouterGroup[*core.RequestEvent])) *panel {
 	t.Helper()
-	app, err := tests.NewTestApp(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(app.Cleanup)
+	app := collectionstest.New(t)
 	p := &panel{TestApp: app, notes: &notes{}}
+	var err error
 	if p.access, err = access.New(access.Config{IntentKey: bytes.Repeat([]byte{7}, 32), Auditor: p.notes}); err != nil {
 		t.Fatal(err)
 	}

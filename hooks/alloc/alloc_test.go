@@ -19,10 +19,10 @@ import (
 	"github.com/pocketbase/pocketbase/tests"
 
 	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/collections/collectionstest"
 	"github.com/mambahost/mamba/hooks/access"
 	"github.com/mambahost/mamba/hooks/alloc"
 	"github.com/mambahost/mamba/hooks/audit"
-	_ "github.com/mambahost/mamba/migrations"
 	"github.com/mambahost/mamba/wings/wire"
 )
 
@@ -36,12 +36,9 @@ type house struct {
 
 func newHouse(t testing.TB) *house {
 	t.Helper()
-	app, err := tests.NewTestApp(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(app.Cleanup)
+	app := collectionstest.New(t)
 	h := &house{TestApp: app}
+	var err error
 	if h.audit, err = audit.New(bytes.Repeat([]byte{9}, 32), nil, nil); err != nil {
 		t.Fatal(err)
 	}

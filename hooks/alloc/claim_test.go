@@ -6,10 +6,9 @@ import (
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
-	"github.com/pocketbase/pocketbase/tests"
 
 	"github.com/mambahost/mamba/collections"
-	_ "github.com/mambahost/mamba/migrations"
+	"github.com/mambahost/mamba/collections/collectionstest"
 	"github.com/mambahost/mamba/wings/wire"
 )
 
@@ -17,11 +16,7 @@ import (
 // one writer make this unreachable from outside, so the claim is made by hand.
 func TestAClaimOfATakenPortRollsBack(t *testing.T) {
 	t.Parallel()
-	app, err := tests.NewTestApp(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(app.Cleanup)
+	app := collectionstest.New(t)
 	for i, owner := range []string{"", "server000000001"} {
 		_, err := app.NonconcurrentDB().Insert("port_pools", dbx.Params{"id": []string{"port00000000001", "port00000000002"}[i], "node": "n", "ip_address": "10.0.0.1",
 			"port": 2000 + i, "protocol": "tcp", "is_allocated": owner != "", "allocated_to_server": owner}).Execute()
@@ -30,7 +25,7 @@ func TestAClaimOfATakenPortRollsBack(t *testing.T) {
 		}
 	}
 	ports := []wire.Port{{HostIP: "10.0.0.1", HostPort: 2000, Protocol: wire.TCP}, {HostIP: "10.0.0.1", HostPort: 2001, Protocol: wire.TCP}}
-	err = collections.Tx(app, []collections.Lock{Lock}, func(tx core.App) error { return claim(tx, "n", "server000000002", ports) })
+	err := collections.Tx(app, []collections.Lock{Lock}, func(tx core.App) error { return claim(tx, "n", "server000000002", ports) })
 	if !errors.Is(err, ErrRaced) {
 		t.Errorf("%v", err)
 	}

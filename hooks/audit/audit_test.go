@@ -17,8 +17,8 @@ import (
 	"github.com/pocketbase/pocketbase/tests"
 
 	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/collections/collectionstest"
 	"github.com/mambahost/mamba/hooks/audit"
-	_ "github.com/mambahost/mamba/migrations"
 )
 
 const acme = "acmeaaaaaaaaaaa"
@@ -27,12 +27,7 @@ var alice = audit.Actor{Type: "user", ID: "alice", Name: "Alice", Address: "203.
 
 func newApp(t *testing.T) *tests.TestApp {
 	t.Helper()
-	app, err := tests.NewTestApp(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(app.Cleanup)
-	return app
+	return collectionstest.New(t)
 }
 
 func newLog(t *testing.T, sink audit.HeadSink) *audit.Log {

@@ -18,8 +18,8 @@ import (
 
 	"github.com/mambahost/mamba/blueprints"
 	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/collections/collectionstest"
 	"github.com/mambahost/mamba/hooks/access"
-	_ "github.com/mambahost/mamba/migrations"
 	"github.com/mambahost/mamba/wings/wire"
 )
 
@@ -67,9 +67,7 @@ type house struct {
 
 func newHouse(t *testing.T) *house {
 	t.Helper()
-	app, err := tests.NewTestApp(t.TempDir())
-	must(t, err)
-	t.Cleanup(app.Cleanup)
+	app := collectionstest.New(t)
 	guard := func(e *core.ModelEvent) error {
 		if err := collections.Guard(e.Context, e.Model.TableName()); err != nil {
 			return err

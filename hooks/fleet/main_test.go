@@ -7,15 +7,19 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/mambahost/mamba/collections/collectionstest"
 )
 
 func TestMain(m *testing.M) {
-	code := m.Run()
-	if left := leftBehind(10 * time.Second); left != "" && code == 0 {
-		fmt.Fprintln(os.Stderr, "goroutines left behind:\n"+left)
-		code = 1
-	}
-	os.Exit(code)
+	os.Exit(collectionstest.Run(func() int {
+		code := m.Run()
+		if left := leftBehind(10 * time.Second); left != "" && code == 0 {
+			fmt.Fprintln(os.Stderr, "goroutines left behind:\n"+left)
+			code = 1
+		}
+		return code
+	}))
 }
 
 // leftBehind returns the stacks of goroutines of ours that are still there after the patience.

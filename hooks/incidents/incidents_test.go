@@ -12,20 +12,15 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/collections/collectionstest"
 	"github.com/mambahost/mamba/hooks/incidents"
-	_ "github.com/mambahost/mamba/migrations"
 )
 
 var offline = incidents.Incident{Kind: "node.offline", Severity: incidents.Warning, Title: "A node is offline", Node: "nodeaaaaaaaaaaa"}
 
 func newApp(t *testing.T) *tests.TestApp {
 	t.Helper()
-	app, err := tests.NewTestApp(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(app.Cleanup)
-	return app
+	return collectionstest.New(t)
 }
 
 func open(t *testing.T, b *incidents.Book, app core.App, in incidents.Incident) {

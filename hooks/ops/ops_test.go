@@ -18,11 +18,11 @@ import (
 	"github.com/pocketbase/pocketbase/tests"
 
 	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/collections/collectionstest"
 	"github.com/mambahost/mamba/hooks/access"
 	"github.com/mambahost/mamba/hooks/audit"
 	"github.com/mambahost/mamba/hooks/incidents"
 	"github.com/mambahost/mamba/hooks/jobs"
-	_ "github.com/mambahost/mamba/migrations"
 )
 
 // desk is a panel with the operators' routes; its one kind of job dies at once.
@@ -43,9 +43,7 @@ func must(t *testing.T, err error) {
 
 func newDesk(t *testing.T) *desk {
 	t.Helper()
-	app, err := tests.NewTestApp(t.TempDir())
-	must(t, err)
-	t.Cleanup(app.Cleanup)
+	app := collectionstest.New(t)
 	guard := func(e *core.ModelEvent) error {
 		if err := collections.Guard(e.Context, e.Model.TableName()); err != nil {
 			return err

@@ -17,20 +17,15 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/collections/collectionstest"
 	"github.com/mambahost/mamba/hooks/secrets"
-	_ "github.com/mambahost/mamba/migrations"
 )
 
 var here = secrets.Ref{Table: "servers", Row: "srv1", Field: "variables"}
 
 func newApp(t *testing.T) *tests.TestApp {
 	t.Helper()
-	app, err := tests.NewTestApp(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(app.Cleanup)
-	return app
+	return collectionstest.New(t)
 }
 
 func newMaster(t *testing.T) secrets.Master {

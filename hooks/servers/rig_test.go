@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -27,6 +26,7 @@ import (
 	"github.com/mambahost/mamba/blueprints"
 	"github.com/mambahost/mamba/blueprints/render"
 	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/collections/collectionstest"
 	"github.com/mambahost/mamba/hooks/access"
 	"github.com/mambahost/mamba/hooks/alloc"
 	"github.com/mambahost/mamba/hooks/audit"
@@ -37,36 +37,22 @@ import (
 	"github.com/mambahost/mamba/hooks/jobs"
 	"github.com/mambahost/mamba/hooks/secrets"
 	"github.com/mambahost/mamba/hooks/tenancy"
-	_ "github.com/mambahost/mamba/migrations"
 	"github.com/mambahost/mamba/wings/agent"
 	"github.com/mambahost/mamba/wings/engine"
 	"github.com/mambahost/mamba/wings/engine/fake"
 	"github.com/mambahost/mamba/wings/wire"
-	_ "github.com/pocketbase/pocketbase/migrations"
 )
-
-// template is a data folder with all migrations run, made once; copying it is ten times cheaper.
-var template string
 
 func TestMain(m *testing.M) {
 	pinSeed()
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "servers-template-")
-		if err != nil {
-			panic(err)
-		}
-		defer os.RemoveAll(dir)
-		if err := boot(dir).ClearBootstrap(); err != nil {
-			panic(err)
-		}
-		template = dir
+	os.Exit(collectionstest.Run(func() int {
 		code := m.Run()
 		if left := leftBehind(10 * time.Second); left != "" && code == 0 {
 			fmt.Fprintln(os.Stderr, "goroutines left behind:\n"+left)
 			return 1
 		}
 		return code
-	}())
+	}))
 }
 
 // leftBehind returns the stacks of goroutines of ours that are still there after the patience.
@@ -89,35 +75,7 @@ func leftBehind(patience time.Duration) string {
 	return strings.Join(left, "\n\n")
 }
 
-// boot starts a real PocketBase without its file watcher, which would stop a bubble's clock.
-func boot(dir string) *core.BaseApp {
-	app := core.NewBaseApp(core.BaseAppConfig{DataDir: dir, DBConnect: func(path string) (*dbx.DB, error) {
-		return dbx.Open("sqlite", path+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(OFF)&_pragma=foreign_keys(ON)&_pragma=temp_store(MEMORY)")
-	}})
-	app.OnBootstrap().Unbind("__pbNotifyWatcherSystemHook__")
-	if err := app.Bootstrap(); err != nil {
-		panic(err)
-	}
-	if err := app.RunAllMigrations(); err != nil {
-		panic(err)
-	}
-	return app
-}
-
-func newApp(t testing.TB) core.App {
-	t.Helper()
-	dir := t.TempDir()
-	for _, name := range []string{"data.db", "auxiliary.db"} {
-		b, err := os.ReadFile(filepath.Join(template, name))
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, name), b, 0o600)
-		}
-		must(t, err)
-	}
-	app := boot(dir)
-	t.Cleanup(func() { must(t, app.ClearBootstrap()) })
-	return app
-}
+func newApp(t testing.TB) core.App { return collectionstest.Base(t) }
 
 func must(t testing.TB, err error) {
 	t.Helper()

@@ -16,11 +16,11 @@ import (
 	"github.com/pocketbase/pocketbase/tests"
 
 	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/collections/collectionstest"
 	"github.com/mambahost/mamba/hooks/access"
 	"github.com/mambahost/mamba/hooks/audit"
 	"github.com/mambahost/mamba/hooks/events"
 	"github.com/mambahost/mamba/hooks/tenancy"
-	_ "github.com/mambahost/mamba/migrations"
 )
 
 var permit = collections.PermitFor("tenancy")
@@ -85,12 +85,9 @@ type world struct {
 
 func newWorld(t testing.TB, c tenancy.Config) *world {
 	t.Helper()
-	app, err := tests.NewTestApp(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(app.Cleanup)
+	app := collectionstest.New(t)
 	w := &world{TestApp: app, ledger: &ledger{outbox: events.New(app, nil)}}
+	var err error
 	if w.ledger.chain, err = audit.New(bytes.Repeat([]byte{9}, 32), nil, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,32 @@
+-- An index in SQLite's words, for one that was made without leaving its source.
+CREATE OR REPLACE FUNCTION {{c}}.pb_index_sql(d text) RETURNS text LANGUAGE sql IMMUTABLE AS
+$$ SELECT regexp_replace(regexp_replace(regexp_replace(d, ' USING btree', ''), ' ON [a-zA-Z_0-9"]+\.', ' ON '), '::text', '', 'g') $$;
+
+-- In the order of making, as SQLite's is. sql is the source that the driver left in a comment.
+CREATE OR REPLACE VIEW {{c}}.sqlite_master AS
+  SELECT type, name, tbl_name, rootpage, sql FROM (
+    SELECT CASE c.relkind WHEN 'v' THEN 'view' ELSE 'table' END AS type, c.relname::text AS name, c.relname::text AS tbl_name, c.oid::bigint AS rootpage,
+      CASE c.relkind WHEN 'v' THEN COALESCE(obj_description(c.oid, 'pg_class'), 'CREATE VIEW ' || quote_ident(c.relname) || ' AS ' || rtrim(pg_get_viewdef(c.oid), ';'))
+        ELSE 'CREATE TABLE ' || quote_ident(c.relname) END AS sql
+      FROM pg_class c WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r','v','p')
+    UNION ALL
+    SELECT 'index', i.relname::text, t.relname::text, i.oid::bigint,
+      CASE WHEN k.oid IS NULL THEN COALESCE(obj_description(i.oid, 'pg_class'), {{c}}.pb_index_sql(pg_get_indexdef(i.oid))) END
+      FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class t ON t.oid = x.indrelid
+      LEFT JOIN pg_constraint k ON k.conindid = i.oid AND k.contype IN ('p','u')
+     WHERE t.relnamespace = current_schema()::regnamespace) m
+  ORDER BY rootpage;
+CREATE OR REPLACE VIEW {{c}}.sqlite_schema AS SELECT * FROM {{c}}.sqlite_master;
+
+CREATE OR REPLACE FUNCTION {{c}}.pragma_table_info(tbl text) RETURNS TABLE(cid int, name text, type text, "notnull" int, dflt_value text, pk int) LANGUAGE sql STABLE AS $$
+  SELECT (row_number() OVER (ORDER BY a.attnum))::int - 1, a.attname::text,
+    CASE WHEN a.atttypid = '{{c}}.json_text'::regtype THEN 'JSON' ELSE CASE format_type(a.atttypid, NULL) WHEN 'text' THEN 'TEXT' WHEN 'smallint' THEN 'BOOLEAN'
+      WHEN 'double precision' THEN 'NUMERIC' WHEN 'bigint' THEN 'INTEGER' WHEN 'bytea' THEN 'BLOB' ELSE '' END END,
+    a.attnotnull::int,
+    CASE WHEN a.atttypid = 'smallint'::regtype THEN CASE pg_get_expr(d.adbin, d.adrelid) WHEN '0' THEN 'FALSE' WHEN '1' THEN 'TRUE' ELSE pg_get_expr(d.adbin, d.adrelid) END
+      ELSE regexp_replace(pg_get_expr(d.adbin, d.adrelid), '::[a-z_".]+', '', 'g') END,
+    COALESCE((SELECT 1 FROM pg_index i WHERE i.indrelid = a.attrelid AND i.indisprimary AND a.attnum = ANY(i.indkey)), 0)
+  FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+  LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+  WHERE c.relnamespace = current_schema()::regnamespace AND lower(c.relname) = lower(tbl) AND c.relkind IN ('r','v','p') AND a.attname <> '_rowid_'
+  ORDER BY a.attnum $$;
