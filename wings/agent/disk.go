@@ -16,14 +16,14 @@ import (
 // twenty, and a node with five million files each twenty minutes; the error is what was written or
 // removed meanwhile.
 const (
-	diskEntriesPerS = 4000             // of a walk: directory entries
-	diskBatch       = 256              // entries between two pauses
-	diskLeast       = time.Minute      // between two walks of one folder
-	diskShare       = 20               // and at least so many times as long as the last one took
-	diskMaxDepth    = 128              // folders in folders; each holds a file descriptor
-	diskMaxEntries  = 20_000_000       // of one folder; then it is told as far as it was walked
-	diskIdle        = 5 * time.Second  // before looking again when nothing is due
-	diskFirst       = 10 * time.Second // after the start
+	diskEntriesPerS = 4000            // of a walk: directory entries
+	diskBatch       = 256             // entries between two pauses
+	diskLeast       = time.Minute     // between two walks of one folder
+	diskShare       = 20              // and at least so many times as long as the last one took
+	diskMaxDepth    = 128             // folders in folders; each holds a file descriptor
+	diskMaxEntries  = 20_000_000      // of one folder; then it is told as far as it was walked
+	diskIdle        = 5 * time.Second // before looking again when nothing is due
+	diskFirst       = time.Second     // after the start
 )
 
 // measureDisks walks the data folders in turn until ctx ends.
@@ -73,9 +73,10 @@ func (p *sampler) nextDisk(due map[string]time.Time, now time.Time) (server stri
 }
 
 // diskUse is what a folder takes on the disk: allocated blocks, not lengths, so that a sparse file
-// counts as what it holds; a file with several names in equal parts at each, so that a hard link is not paid for twice. It follows no
-// link and does not leave the file system: below a folder everything is opened relative to its
-// descriptor. What goes while it is walked is not counted. A folder that is not there takes nothing.
+// counts as what it holds; a file with several names in equal parts at each, so that a hard link is
+// not paid for twice. It follows no link and does not leave the file system: below a folder everything
+// is opened relative to its descriptor. What goes while it is walked is not counted. A folder that is
+// not there takes nothing.
 func diskUse(ctx context.Context, dir string) (int64, error) {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {

@@ -47,6 +47,8 @@ type sampler struct {
 	meters map[string]*meter // of servers that are here; nil values never
 	gone   []*meter          // that still owe samples
 	begun  bool              // the clock is known
+	since  time.Time         // the last run of wings had booked up to here; zero: there was none
+	start  time.Time         // this one began
 	early  map[string][]look // that came before it; at most maxEarly of each server
 
 	// Owned by the loop.
@@ -92,8 +94,13 @@ func (p *sampler) saw(spec *wire.Spec, b box, now time.Time) {
 	p.note(l)
 }
 
-// note is called with mu held.
+// note is called with mu held. A server that the last run of wings does not tell of, with a container
+// that began after its last word and before this run, was placed in between.
 func (p *sampler) note(l look) {
+	began := l.at.Add(-max(l.at.Round(0).Sub(l.box.startedAt), 0))
+	if p.meters[l.spec.ServerID] == nil && !p.since.IsZero() && !l.box.startedAt.IsZero() && !began.Before(p.since) && began.Before(p.start) {
+		p.meters[l.spec.ServerID] = &meter{server: l.spec.ServerID, epoch: l.spec.PlacementEpoch, cut: p.since, quiet: p.since}
+	}
 	p.place(l.spec.ServerID, l.spec.PlacementEpoch, l.at).saw(l.box, l.spec.Limits, l.at)
 }
 
@@ -159,7 +166,13 @@ func (p *sampler) begin(ctx context.Context) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.clock = newWindowClock(now, p.target(now), kept.Used, kept.ClosedUnixS)
-	p.closed, p.whole = kept.ClosedUnixS, kept.ClosedUnixS
+	p.closed, p.start = kept.ClosedUnixS, now
+	if p.closed > 0 {
+		p.since = p.clock.open.from // at most maxGapWindows ago
+	} else { // what comes to be before the first window is whole is not to be lost either
+		p.closed = p.clock.open.label
+	}
+	p.whole = p.closed
 	for server, k := range kept.Servers {
 		if p.here(server) {
 			p.meters[server] = k.restore(server, p.clock)
@@ -177,6 +190,9 @@ func (p *sampler) begin(ctx context.Context) {
 // next run of wings goes on from there.
 func (p *sampler) run(ctx context.Context) {
 	p.begin(ctx)
+	if err := p.save(); err != nil {
+		p.log.Warn("write the sampler's checkpoint", "error", err)
+	}
 	for middle := false; ctx.Err() == nil; {
 		now := time.Now()
 		at := p.clock.nextBoundary()
