@@ -3,7 +3,8 @@
 //
 // It owns authorities, nodes and node_certificates: the certificate authority, enrolment, the
 // mutual-TLS listener, the node links, heartbeats, the full sync of desired state and the intake of
-// events. It refuses to know what a server is: what a node reports of one goes to Placements.
+// events. It refuses to know what a server is: what a node reports of one goes to Placements, and what
+// it measured to Samples.
 //
 // Its one invariant: nothing is taken from or said to a node over a connection whose certificate was
 // not issued here to exactly that node, or was revoked; and an event is acknowledged only in the
@@ -103,6 +104,7 @@ type Config struct {
 	Audit         Auditor
 	Events        Emitter
 	Incidents     Incidents
+	Samples       Samples
 	// Forget is called in the transaction that deletes a node, before its row goes: other rooms
 	// remove what they hold of it (address pools, allocations). In order; an error keeps the node.
 	Forget []func(tx core.App, node string) error
@@ -134,8 +136,8 @@ type Fleet struct {
 
 // New checks the configuration. Nothing runs and nothing is written before Start or Authority.
 func New(app core.App, cfg Config) (*Fleet, error) {
-	if cfg.Secrets == nil || cfg.Audit == nil || cfg.Events == nil || cfg.Incidents == nil {
-		return nil, errors.New("fleet: Secrets, Audit, Events and Incidents are required")
+	if cfg.Secrets == nil || cfg.Audit == nil || cfg.Events == nil || cfg.Incidents == nil || cfg.Samples == nil {
+		return nil, errors.New("fleet: Secrets, Audit, Events, Incidents and Samples are required")
 	}
 	if cfg.Listen == "" {
 		cfg.Listen = DefaultListen
