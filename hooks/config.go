@@ -28,6 +28,8 @@ type Config struct {
 	DemoMail      string    // URL of a page that shows the demo's mails; for what is printed
 	HTTPAddress   string    // as `serve --http` was told; for what is printed
 	SMTP          string    // host:port; empty: as set in the dashboard
+	SamplesFile   string    // empty: samples.db beside the data folder
+	SamplesDays   int       // how long samples are kept
 	database      *database // which one the collections are on; nil: SQLite
 	BreakGlass    bool      // schema edits, imports, SQL and restores through the dashboard are allowed
 
@@ -56,10 +58,28 @@ func Flags(f *pflag.FlagSet, version string) *Config {
 	text(&c.NodePorts, "node-ports", "MAMBA_NODE_PORTS", "25565-25664", "ports of the local node")
 	text(&c.SMTP, "smtp", "MAMBA_SMTP", "", "SMTP server host:port for mails; default: as set in the dashboard")
 	text(&c.DemoMail, "demo-mail", "MAMBA_DEMO_MAIL", "", "URL of a page that shows the mails of --smtp; the demo prints it")
+	text(&c.SamplesFile, "samples-file", "MAMBA_SAMPLES_FILE", "", "file of the samples; default: samples.db beside the data folder")
+	f.IntVar(&c.SamplesDays, "samples-days", days("MAMBA_SAMPLES_DAYS", defaultSamplesDays), "days that samples are kept, at least 2 (MAMBA_SAMPLES_DAYS)")
 	f.BoolVar(&c.LocalNode, "local-node", truthy("MAMBA_LOCAL_NODE"), "run the node daemon of this machine as a child process (MAMBA_LOCAL_NODE)")
 	f.BoolVar(&c.Demo, "demo", truthy("MAMBA_DEMO"), "seed the demo once (MAMBA_DEMO)")
 	c.BreakGlass = truthy("MAMBA_BREAK_GLASS")
 	return c
+}
+
+// defaultSamplesDays is metering.DefaultRetention.
+const defaultSamplesDays = 7
+
+// days of an environment variable. What is no number is refused later, as too few.
+func days(env string, unset int) int {
+	v := os.Getenv(env)
+	if v == "" {
+		return unset
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil {
+		return -1
+	}
+	return n
 }
 
 func truthy(env string) bool {

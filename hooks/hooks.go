@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -32,6 +33,7 @@ import (
 	"github.com/mambahost/mamba/hooks/fleet"
 	"github.com/mambahost/mamba/hooks/incidents"
 	"github.com/mambahost/mamba/hooks/jobs"
+	"github.com/mambahost/mamba/hooks/metering"
 	"github.com/mambahost/mamba/hooks/ops"
 	"github.com/mambahost/mamba/hooks/secrets"
 	"github.com/mambahost/mamba/hooks/servers"
@@ -89,6 +91,7 @@ type Panel struct {
 	Access    *access.Access
 	Tenancy   *tenancy.Tenancy
 	Alloc     *alloc.Alloc
+	Metering  *metering.Metering
 	Catalog   *catalog.Catalog
 	Fleet     *fleet.Fleet
 	Servers   *servers.Servers
@@ -123,10 +126,13 @@ func Open(app core.App, c *Config) (*Panel, error) {
 	if p.Alloc, err = alloc.New(p.Audit); err != nil {
 		return nil, err
 	}
+	if p.Metering, err = p.openMetering(); err != nil {
+		return nil, err
+	}
 	p.Catalog = catalog.New(p.log)
 	p.Fleet, err = fleet.New(app, fleet.Config{
 		Listen: c.NodeListen, PublicAddress: c.nodePublic(c.publicURL(c.HTTPAddress)), Secrets: p.Secrets, Audit: p.Audit,
-		Events: p.Events, Incidents: p.Incidents, Log: p.log, Forget: []func(core.App, string) error{
+		Events: p.Events, Incidents: p.Incidents, Samples: p.Metering, Log: p.log, Forget: []func(core.App, string) error{
 			func(tx core.App, node string) error { return p.Servers.ForgetNode(tx, node) }, // made below
 			p.Alloc.ForgetNode,
 		},
@@ -137,7 +143,7 @@ func Open(app core.App, c *Config) (*Panel, error) {
 	p.Servers = servers.New(servers.Config{
 		App:    app,
 		Access: p.Access, Tenancy: p.Tenancy, Alloc: p.Alloc, Catalog: p.Catalog, Jobs: p.Jobs, Events: p.Events, Audit: p.Audit,
-		Incidents: p.Incidents, Secrets: p.Secrets, Nodes: p.Fleet, Log: p.log,
+		Incidents: p.Incidents, Secrets: p.Secrets, Charts: p.Metering, Nodes: p.Fleet, Log: p.log,
 	})
 	p.Fleet.SetPlacements(p.Servers)
 	p.Ops = ops.New(p.Jobs, p.Incidents, p.Audit, p.config.database.kind())
@@ -176,6 +182,33 @@ func (p *Panel) openKeys() error {
 		Cluster: p.Cluster, Died: p.jobDied, DiedLocks: []collections.Lock{incidents.Lock}, Changed: p.jobChanged, Log: p.log,
 	})
 	return nil
+}
+
+// openMetering opens the store of samples and the room over it.
+func (p *Panel) openMetering() (*metering.Metering, error) {
+	var store metering.Store
+	pg, err := p.config.database.open()
+	if err != nil {
+		return nil, err
+	}
+	if pg != nil {
+		store, err = metering.OpenPostgres(p.ctx, pg.Pool(), "")
+	} else {
+		file := p.config.SamplesFile
+		if file == "" {
+			file = dataFile(p.app.DataDir(), "samples.db")
+		}
+		store, err = metering.OpenSQLite(file)
+	}
+	if err != nil {
+		return nil, err
+	}
+	keep := time.Duration(p.config.SamplesDays) * 24 * time.Hour
+	m, err := metering.New(metering.Config{App: p.app, Store: store, Incidents: p.Incidents, Retention: keep, Log: p.log})
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return m, nil
 }
 
 // listenerGivenUp opens an incident about an event that a listener refused to the last.
@@ -245,6 +278,16 @@ func (p *Panel) schedule() {
 			return err
 		}
 		_, err := p.Jobs.Prune(tx, due.Add(-keepHistory), pruneAtOnce)
+		return err
+	})
+	p.Jobs.Handle("PruneSamples", jobs.Options{MaxAttempts: 3, Timeout: time.Hour}, func(ctx context.Context, _ *jobs.Run) error {
+		return p.Metering.Prune(ctx, time.Now())
+	}, nil)
+	p.Jobs.Cron("samples.prune", "15 3 * * *", jobs.Skip, func(tx core.App, _ time.Time) error {
+		_, err := p.Jobs.Enqueue(tx, jobs.Job{Kind: "PruneSamples", UniqueKey: "PruneSamples"})
+		if errors.Is(err, jobs.ErrDuplicate) {
+			return nil
+		}
 		return err
 	})
 	p.Jobs.Cron("access.purge", "30 3 * * *", jobs.Skip, func(tx core.App, _ time.Time) error {
@@ -341,6 +384,11 @@ func (p *Panel) Stop() {
 	p.cancel()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	defer func() {
+		if err := p.Metering.Close(); err != nil {
+			p.log.Error("close the store of samples", "error", err)
+		}
+	}()
 	if !p.begun {
 		return
 	}

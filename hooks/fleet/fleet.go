@@ -5,7 +5,8 @@
 // authority, enrolment, the mutual-TLS listener, the node links, heartbeats, the full sync of desired
 // state and the intake of events. Of several panel instances each holds links of its own; a request
 // for a node goes over this instance's, or is relayed once through an instance that has one. It
-// refuses to know what a server is: what a node reports of one goes to Placements.
+// refuses to know what a server is: what a node reports of one goes to Placements, and what it
+// measured to Samples.
 //
 // Its one invariant: nothing is taken from or said to a node over a connection whose certificate was
 // not issued here to exactly that node, or was revoked; nothing is relayed for anybody but a running
@@ -108,6 +109,7 @@ type Config struct {
 	Events        Emitter
 	Incidents     Incidents
 	Cluster       Cluster // default: this is the only instance
+	Samples       Samples
 	// Forget is called in the transaction that deletes a node, before its row goes: other rooms
 	// remove what they hold of it (address pools, allocations). In order; an error keeps the node.
 	Forget []func(tx core.App, node string) error
@@ -148,8 +150,8 @@ type Fleet struct {
 
 // New checks the configuration. Nothing runs and nothing is written before Start or Authority.
 func New(app core.App, cfg Config) (*Fleet, error) {
-	if cfg.Secrets == nil || cfg.Audit == nil || cfg.Events == nil || cfg.Incidents == nil {
-		return nil, errors.New("fleet: Secrets, Audit, Events and Incidents are required")
+	if cfg.Secrets == nil || cfg.Audit == nil || cfg.Events == nil || cfg.Incidents == nil || cfg.Samples == nil {
+		return nil, errors.New("fleet: Secrets, Audit, Events, Incidents and Samples are required")
 	}
 	if cfg.Listen == "" {
 		cfg.Listen = DefaultListen

@@ -41,6 +41,7 @@ type panel struct {
 	app    core.App
 	book   *book
 	placed *placements
+	taken  *samples
 	keeper *secrets.Keeper
 	config Config
 }
@@ -68,9 +69,9 @@ func newPanel(t testing.TB, change ...func(*Config)) *panel {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &panel{app: app, book: newBook(app), placed: &placements{}, keeper: keeper}
+	p := &panel{app: app, book: newBook(app), placed: &placements{}, taken: &samples{}, keeper: keeper}
 	p.config = Config{
-		Listen: "127.0.0.1:0", Secrets: keeper, Audit: log, Events: events.New(app, nil, quiet()), Incidents: p.book, Log: quiet(),
+		Listen: "127.0.0.1:0", Secrets: keeper, Audit: log, Events: events.New(app, nil, quiet()), Incidents: p.book, Log: quiet(), Samples: p.taken,
 	}
 	for _, c := range change {
 		c(&p.config)

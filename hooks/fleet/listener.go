@@ -175,6 +175,7 @@ func (f *Fleet) routes() http.Handler {
 	mux.HandleFunc("POST "+wire.APIPrefix+"/renew", f.handleRenew)
 	mux.HandleFunc("POST "+wire.APIPrefix+"/nodes/{id}/heartbeat", f.own(f.handleHeartbeat))
 	mux.HandleFunc("POST "+wire.APIPrefix+"/nodes/{id}/events", f.own(f.handleEvents))
+	mux.HandleFunc("POST "+wire.APIPrefix+"/nodes/{id}/metrics", f.own(f.handleMetrics))
 	mux.HandleFunc("GET "+wire.APIPrefix+"/nodes/{id}/link", f.own(f.handleLink))
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		answerError(w, &wire.Error{Status: http.StatusNotFound, Code: "not_found", Message: "There is nothing at this address."})

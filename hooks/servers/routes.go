@@ -28,6 +28,7 @@ func (s *Servers) Routes(g *router.RouterGroup[*core.RequestEvent]) {
 	g.DELETE("/servers/{id}", s.remove)
 	g.POST("/servers/{id}/actions", s.act)
 	g.GET("/servers/{id}/activity", s.activity)
+	g.GET("/servers/{id}/metrics", s.metrics)
 	g.POST("/servers/{id}/console/token", s.consoleToken)
 	g.GET("/servers/{id}/console/ws", s.console)
 	g.GET("/jobs/{id}", s.job)

@@ -25,6 +25,7 @@ import (
 	"github.com/mambahost/mamba/hooks/events"
 	"github.com/mambahost/mamba/hooks/incidents"
 	"github.com/mambahost/mamba/hooks/jobs"
+	"github.com/mambahost/mamba/hooks/metering"
 	"github.com/mambahost/mamba/hooks/secrets"
 	"github.com/mambahost/mamba/hooks/tenancy"
 	"github.com/mambahost/mamba/wings/wire"
@@ -43,6 +44,12 @@ type Nodes interface {
 	Do(ctx context.Context, node, method, path string, in, out any) error
 }
 
+// Charts is metering.Metering.
+type Charts interface {
+	// Chart draws what a server used over a span up to now.
+	Chart(ctx context.Context, server string, span metering.Span, now time.Time) (metering.Chart, error)
+}
+
 // Config of Servers. Every field is required but Defaults.
 type Config struct {
 	App       core.App
@@ -55,6 +62,7 @@ type Config struct {
 	Audit     *audit.Log
 	Incidents *incidents.Book
 	Secrets   *secrets.Keeper
+	Charts    Charts
 	Nodes     Nodes
 	Log       *slog.Logger
 	Defaults  Defaults

@@ -1,10 +1,15 @@
 // What every unit test starts from, and what they share.
 import { afterEach, vi } from 'vitest';
 import { pb } from '@/api/client';
-import type { Server } from '@/api/views';
+import type { Metrics, Server } from '@/api/views';
 
-// jsdom has no media queries; Mantine asks for the colour scheme.
+// jsdom has no media queries and no layout; Mantine asks for the colour scheme and watches sizes.
 globalThis.window &&= Object.assign(window, {
+  ResizeObserver: class {
+    observe() {}
+    unobserve() {}
+    disconnect() {}
+  },
   matchMedia: () => ({ matches: false, addEventListener: () => undefined, removeEventListener: () => undefined }),
 });
 
@@ -40,6 +45,26 @@ export function aServer(differs: Partial<Server> = {}): Server {
     last_exit_code: null,
     created: '2026-11-22T10:00:00Z',
     actions: ['stop', 'restart', 'kill'],
+    ...differs,
+  };
+}
+
+/** A chart of as many steps as running_ms has, with what the test says differently. */
+export function someMetrics(differs: Partial<Metrics> = {}): Metrics {
+  const running = differs.running_ms ?? [30_000, 30_000];
+  const same = (v: number) => running.map((r) => (r === null ? null : v));
+  return {
+    range: '1h',
+    now_unix_s: 1_800_000_000,
+    from_unix_s: 1_800_000_000 - running.length * 30,
+    step_s: 30,
+    limits: { cpu_millicores: 1000, memory_bytes: 1024 ** 3, disk_bytes: 4 * 1024 ** 3 },
+    cpu_millicores: same(250),
+    memory_bytes: same(512 * 1024 ** 2),
+    net_in_bytes_per_s: same(1024),
+    net_out_bytes_per_s: same(2048),
+    disk_bytes: same(1024 ** 3),
+    running_ms: running,
     ...differs,
   };
 }

@@ -51,9 +51,14 @@ type Config struct {
 	Engine   engine.Engine
 	Dir      string // of the agent's own state and the servers' data; absolute
 	Reporter Reporter
-	Render   Renderer     // edits config files; required
-	Logger   *slog.Logger // default: slog.Default()
-	UID, GID int          // of games and installers; default 988, never 0
+	Render   Renderer // edits config files; required
+	// Samples takes what the servers use, in windows of 30 s. nil: nothing is measured.
+	Samples Recorder
+	// PanelTime is what the panel's clock says, if that is known; windows are named by it. nil, or
+	// while it is not known: this machine's clock.
+	PanelTime func() (now time.Time, ok bool)
+	Logger    *slog.Logger // default: slog.Default()
+	UID, GID  int          // of games and installers; default 988, never 0
 	// Dial reaches a readiness port. Default: net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
@@ -67,6 +72,7 @@ type Agent struct {
 	log    *slog.Logger
 	wg     sync.WaitGroup
 	births chan struct{} // capacity 1: whoever makes a server, or answers for a buried one, holds it
+	meters *sampler      // nil without Config.Samples
 
 	mu       sync.Mutex
 	servers  map[string]*server
@@ -108,6 +114,9 @@ func New(cfg Config) (*Agent, error) {
 	if err := a.store.open(); err != nil {
 		return nil, err
 	}
+	if cfg.Samples != nil {
+		a.meters = newSampler(a)
+	}
 	return a, nil
 }
 
@@ -142,6 +151,10 @@ func (a *Agent) Start(ctx context.Context) error {
 		return ErrStopped
 	}
 	a.wg.Go(func() { a.sweep(ctx) })
+	if a.meters != nil {
+		a.wg.Go(func() { a.meters.run(ctx) })
+		a.wg.Go(func() { a.meters.measureDisks(ctx) })
+	}
 	return nil
 }
 
@@ -300,6 +313,7 @@ func (a *Agent) epitaph(t *tombstone, spec *wire.Spec) (wire.Observed, error) {
 // buried is called by a server's loop as its last act; the server's intake is held.
 func (a *Agent) buried(s *server, t *tombstone) {
 	a.drop(s)
+	a.meters.buried(s.id, time.Now())
 	a.reportTombstone(t)
 }
 

@@ -58,6 +58,9 @@ type real struct {
 	rep   *reporter
 	eng   *engine.Docker
 	agent *Agent
+
+	samples *recorder // nil: nothing is measured
+	panel   func() (time.Time, bool)
 }
 
 // demoBinary builds the game once per test that asks.
@@ -88,7 +91,11 @@ func (r *real) start() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	a, err := New(Config{Engine: eng, Dir: r.dir, Reporter: r.rep, Render: renderLines, Logger: log})
+	cfg := Config{Engine: eng, Dir: r.dir, Reporter: r.rep, Render: renderLines, Logger: log, PanelTime: r.panel}
+	if r.samples != nil {
+		cfg.Samples = r.samples
+	}
+	a, err := New(cfg)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -213,6 +220,34 @@ func TestTheDemoGameOnARealEngine(t *testing.T) {
 	r.apply(deleted(stop))
 	r.untilState(spec.ServerID, wire.StateAbsent)
 	t.Logf("demo game on a real engine: apply to running %v with install and image, same PID %d after a restart of wings", took.Round(time.Millisecond), pid)
+}
+
+// The window in which it looks ends three seconds after wings has started: the panel's clock says so.
+func TestARealGameIsMeasured(t *testing.T) {
+	t.Parallel()
+	r := newReal(t, dockertest.Daemon(t), "agent-measured")
+	spec := demoSpec(703, freePort(t))
+	r.apply(spec)
+	r.untilState(spec.ServerID, wire.StateRunning)
+	r.stop()
+	r.samples = &recorder{first: map[string]wire.Sample{}}
+	ahead := time.Unix(floor(time.Now())+wire.SampleWindowS-3, 0).Sub(time.Now().Round(0))
+	r.panel = func() (time.Time, bool) { return time.Now().Add(ahead), true }
+	r.start()
+	var total wire.Sample
+	if !eventually(time.Minute, func() bool { total, _ = r.samples.sum(spec.ServerID); return total.RunningMS > 0 }) {
+		t.Fatal("no sample came")
+	}
+	if total.RunningMS < 1000 || total.RunningMS > 4000 || total.MeasuredMS <= 0 || total.CPUUsedNS <= 0 || total.CPUReservedMillicoreMS != total.RunningMS*spec.Limits.CPUMillicores {
+		t.Errorf("%+v", total)
+	}
+	last := r.samples.order[len(r.samples.order)-1]
+	if last.MemoryLastBytes < 1<<20 || last.MemoryLastBytes > spec.Limits.MemoryMiB<<20 || last.DiskLastBytes <= 0 || total.DiskByteMS <= 0 {
+		t.Errorf("%+v", last)
+	}
+	t.Logf("a window of a real game: %+v", last)
+	r.apply(deleted(spec))
+	r.untilState(spec.ServerID, wire.StateAbsent)
 }
 
 // console waits for a line and returns all.

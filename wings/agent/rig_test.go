@@ -33,6 +33,9 @@ type rig struct {
 	log   *slog.Logger
 	agent *Agent
 	eng   engine.Engine
+
+	samples *recorder                // nil: nothing is measured
+	panel   func() (time.Time, bool) // the panel's clock; nil: the machine's own
 }
 
 // inBubble runs f with a fresh node in fake time.
@@ -65,7 +68,11 @@ func (r *rig) start() {
 	if os.Geteuid() != 0 {
 		uid, gid = os.Getuid(), os.Getgid()
 	}
-	a, err := New(Config{Engine: r.eng, Dir: r.dir, Reporter: r.rep, Render: renderLines, Logger: r.log, UID: uid, GID: gid})
+	cfg := Config{Engine: r.eng, Dir: r.dir, Reporter: r.rep, Render: renderLines, Logger: r.log, UID: uid, GID: gid, PanelTime: r.panel}
+	if r.samples != nil {
+		cfg.Samples = r.samples
+	}
+	a, err := New(cfg)
 	if err != nil {
 		r.t.Fatal(err)
 	}

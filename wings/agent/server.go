@@ -295,9 +295,11 @@ func (s *server) look(ctx context.Context) (*input, error) {
 	if err != nil {
 		return nil, err
 	}
+	now := time.Now()
+	s.a.meters.saw(s.spec, game, now)
 	w := world{game: game, install: install, imageKnown: s.mem.imageID != "", fresh: s.mem.fresh, stale: s.mem.stale,
 		freshInstall: s.mem.freshInstall, staleInstall: s.mem.staleInstall, askSent: s.mem.askSent.same(boxRun(game))}
-	return &input{spec: s.spec, rec: s.rec, w: w, now: time.Now()}, nil
+	return &input{spec: s.spec, rec: s.rec, w: w, now: now}, nil
 }
 
 func (s *server) inspect(ctx context.Context, name string) (box, error) {

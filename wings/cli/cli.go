@@ -148,7 +148,7 @@ func (p Program) node(ctx context.Context, f runFlags) error {
 	defer tie.Stop()
 	servers, err = agent.New(agent.Config{
 		Engine: eng, Dir: filepath.Join(dir, "servers"), Reporter: tie, Render: render.Apply,
-		Logger: log.With("part", "agent"), UID: f.uid, GID: f.gid,
+		Logger: log.With("part", "agent"), UID: f.uid, GID: f.gid, Samples: tie, PanelTime: tie.PanelTime,
 	})
 	if err != nil {
 		return err

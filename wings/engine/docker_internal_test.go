@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -402,6 +403,44 @@ func TestSeccompIsRecognisedInTheEnginesOptions(t *testing.T) {
 	} {
 		if isSeccomp(option) != want {
 			t.Errorf("%q: %v", option, !want)
+		}
+	}
+}
+
+// Both shapes are real answers of the API, shortened: cgroup v1 counts cache over the tree, v2 has
+// another name and no per-core list, and what does not run answers zeros.
+func TestUsedReadsBothCgroupVersions(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		answer string
+		want   Stats
+	}{
+		"cgroup v1": {
+			`{"read":"2026-03-01T12:00:00Z","cpu_stats":{"cpu_usage":{"total_usage":1500000000,"percpu_usage":[1000000000,500000000]}},
+			  "memory_stats":{"usage":104857600,"stats":{"inactive_file":1,"total_inactive_file":41943040}},
+			  "networks":{"eth0":{"rx_bytes":10,"tx_bytes":20},"eth1":{"rx_bytes":1,"tx_bytes":2}}}`,
+			Stats{CPUNS: 1_500_000_000, MemoryBytes: 62_914_560, NetInBytes: 11, NetOutBytes: 22},
+		},
+		"cgroup v2": {
+			`{"read":"2026-03-01T12:00:00Z","cpu_stats":{"cpu_usage":{"total_usage":7}},
+			  "memory_stats":{"usage":100,"stats":{"inactive_file":40,"file":90}}}`,
+			Stats{CPUNS: 7, MemoryBytes: 60},
+		},
+		"cache read a moment after usage": {
+			`{"memory_stats":{"usage":100,"stats":{"total_inactive_file":101}}}`, Stats{},
+		},
+		"what does not run": {`{"read":"0001-01-01T00:00:00Z","memory_stats":{}}`, Stats{}},
+		"counters that turned": {
+			`{"cpu_stats":{"cpu_usage":{"total_usage":18446744073709551615}},"networks":{"a":{"tx_bytes":9223372036854775807},"b":{"tx_bytes":5}}}`,
+			Stats{NetOutBytes: 1<<63 - 1},
+		},
+	} {
+		var in container.StatsResponse
+		if err := json.Unmarshal([]byte(c.answer), &in); err != nil {
+			t.Fatal(err)
+		}
+		if got := used(&in); got != c.want {
+			t.Errorf("%s: %+v, want %+v", name, got, c.want)
 		}
 	}
 }

@@ -78,6 +78,11 @@ type Engine interface {
 	// List returns every container that carries LabelServer and this daemon's LabelNode.
 	List(ctx context.Context, op string) ([]Container, error)
 
+	// Stats reads what a running container has used since it started, once and at once. It says
+	// which run that was. ErrNotRunning when there is no process, or when the run ended while it was
+	// asked (some engines then tell zeros); ErrNotFound.
+	Stats(ctx context.Context, op string, id string) (Stats, error)
+
 	// Wait blocks until the container is not running and says how it ended; at once if it is not. An
 	// error when the engine went away or is just going: an engine without live-restore takes its
 	// games along, and that is no crash of theirs.
@@ -137,6 +142,15 @@ type Container struct {
 	Running   bool
 	StartedAt time.Time // zero: never started
 	Exit      Exit      // of the last run, when not running and started before
+}
+
+// Stats is what one run of a container has used. Counters begin at 0 with each run and only grow.
+type Stats struct {
+	StartedAt   time.Time // of the run, as Container.StartedAt
+	CPUNS       int64     // processor time of all cores together, ns
+	MemoryBytes int64     // now, without page cache that the kernel can take back at once
+	NetInBytes  int64     // over all its interfaces; 0 without a network
+	NetOutBytes int64
 }
 
 // Exit says how a run ended.

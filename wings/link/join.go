@@ -136,15 +136,18 @@ func (id *Identity) checkRoots(fingerprint string) error {
 
 // post sends in as JSON and decodes the answer into out; an answer ≥ 300 becomes a *wire.Error.
 func post(ctx context.Context, client *http.Client, target string, in, out any) error {
-	body, err := json.Marshal(in)
+	body, encoding, err := encodeBody(in)
 	if err != nil {
-		return fmt.Errorf("encode request: %w", err)
+		return err
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	if encoding != "" {
+		req.Header.Set("Content-Encoding", encoding)
+	}
 	res, err := client.Do(req)
 	if err != nil {
 		return err

@@ -1,9 +1,9 @@
 // Package link is a node's tie to the panel: its identity, the connections that it keeps to each of the
-// panel's instances, and the events that it owes.
+// panel's instances, and the events and samples that it owes.
 //
-// It owns the node's key and certificate, the outbound mutual-TLS connections and the event spool.
-// It refuses to know what travels over them: requests of the panel go to a Handler, events come from
-// a caller. It never listens on a port.
+// It owns the node's key and certificate, the outbound mutual-TLS connections and both spools.
+// It refuses to know what travels over them: requests of the panel go to a Handler, events and
+// samples come from a caller. It never listens on a port.
 //
 // Its one invariant: the private key is made on this machine and never leaves it, and nothing is
 // said to a peer that cannot prove to be the panel that this node joined.
@@ -12,6 +12,7 @@ package link
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/big"
@@ -36,6 +37,7 @@ const (
 	maxAnswerBytes  = 1 << 20
 	sendBatchBytes  = wire.MaxEventBatchBytes / 2 // JSON of a batch stays below the panel's limit
 	renewCheckEvery = time.Hour                   // the clock may jump; a long timer would not notice
+	maxClockTrip    = 5 * time.Second             // an answer that took longer says too little of the panel's clock
 )
 
 // Facts says how the machine and its engine are. It is called for each heartbeat.
@@ -43,18 +45,27 @@ type Facts func(ctx context.Context) wire.Heartbeat
 
 // Config of a Link.
 type Config struct {
-	Dir     string       // holds identity.json (written by Join) and spool/
+	Dir     string       // holds identity.json (written by Join), spool/ and samples/
 	Facts   Facts        // default: Machine(Dir)
 	Release string       // of the binary
 	Log     *slog.Logger // default: slog.Default()
-	Spool   spool.Config // Dir is set by New
+	Spool   spool.Config // of events; Dir is set by New
+	Samples spool.Config // the same of samples
 }
 
 // Link is safe for concurrent use.
 type Link struct {
-	cfg    Config
-	log    *slog.Logger
-	spool  *spool.Spool
+	cfg   Config
+	log   *slog.Logger
+	spool *spool.Spool
+	// Of samples: their spool, the end of the newest whole window (Unix s), and that either has changed
+	// (capacity 1).
+	samples *spool.Stream[wire.Sample]
+	closed  atomic.Int64
+	news    chan struct{}
+	// nil before the panel's first answer
+	panelClock atomic.Pointer[clockReading]
+
 	bootID string
 	id     atomic.Pointer[Identity]
 	client atomic.Pointer[http.Client] // of the identity in id
@@ -76,7 +87,7 @@ type Link struct {
 	handlers handlers
 }
 
-// New loads the identity and opens the spool, so that Report works at once. ErrNotJoined when the
+// New loads the identity and opens the spools, so that Report and Record work at once. ErrNotJoined when the
 // directory holds no identity. Nothing runs before Start.
 func New(cfg Config) (*Link, error) {
 	if cfg.Log == nil {
@@ -94,8 +105,13 @@ func New(cfg Config) (*Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Link{cfg: cfg, log: cfg.Log, spool: sp, bootID: rand.Text(), slots: make(chan struct{}, maxRequests), relist: make(chan struct{}, 1),
-		up: make(chan struct{}, 1), kept: map[string]bool{}, bulk: map[string]int{}}
+	cfg.Samples.Dir = filepath.Join(cfg.Dir, "samples")
+	samples, err := spool.OpenSamples(cfg.Samples)
+	if err != nil {
+		return nil, errors.Join(err, sp.Close())
+	}
+	l := &Link{cfg: cfg, log: cfg.Log, spool: sp, samples: samples, news: make(chan struct{}, 1), bootID: rand.Text(), slots: make(chan struct{}, maxRequests),
+		relist: make(chan struct{}, 1), up: make(chan struct{}, 1), kept: map[string]bool{}, bulk: map[string]int{}}
 	l.adopt(id)
 	return l, nil
 }
@@ -116,10 +132,11 @@ func (l *Link) Start(ctx context.Context, handler http.Handler) {
 	l.wg.Go(func() { l.keepLinked(ctx) })
 	l.wg.Go(func() { l.beat(ctx) })
 	l.wg.Go(func() { l.sendEvents(ctx) })
+	l.wg.Go(func() { l.sendSamples(ctx) })
 	l.wg.Go(func() { l.keepRenewed(ctx) })
 }
 
-// Stop closes every connection, waits for what runs, and closes the spool. It may be called twice
+// Stop closes every connection, waits for what runs, and closes the spools. It may be called twice
 // and without Start.
 func (l *Link) Stop() {
 	l.mu.Lock()
@@ -133,6 +150,9 @@ func (l *Link) Stop() {
 	l.client.Load().CloseIdleConnections()
 	if err := l.spool.Close(); err != nil {
 		l.log.Error("close event spool", "error", err)
+	}
+	if err := l.samples.Close(); err != nil {
+		l.log.Error("close sample spool", "error", err)
 	}
 }
 
@@ -178,9 +198,11 @@ func (l *Link) heartbeat(ctx context.Context) error {
 	h := l.cfg.Facts(ctx)
 	h.Version, h.Release, h.SpoolID, h.NodeClock = wire.Version, l.cfg.Release, l.spool.ID(), time.Now().UTC()
 	var reply wire.HeartbeatReply
+	asked := time.Now()
 	if err := l.call(ctx, "heartbeat", h, &reply); err != nil {
 		return err
 	}
+	l.noteClock(reply.PanelClock, asked)
 	l.learn(reply.Instances)
 	return nil
 }

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"compress/gzip"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -128,7 +129,12 @@ type fakePanel struct {
 	beats    []wire.Heartbeat
 	events   []wire.Event
 	acked    int64
-	refuse   *wire.Error // answer of heartbeat and events; nil: take
+	samples  []wire.Sample
+	sampled  int64 // acknowledged of them
+	told     []int64
+	lose     int           // answers of metrics that are lost after they were taken
+	clock    time.Duration // how far the panel's clock is ahead
+	refuse   *wire.Error   // answer of heartbeat and events; nil: take
 	refused  int
 	certs    []string // fingerprints that it was shown, in order
 	renewals int
@@ -222,9 +228,10 @@ func (p *fakePanel) routes() http.Handler {
 		p.beats = append(p.beats, in)
 		names := p.names
 		p.mu.Unlock()
-		_ = json.NewEncoder(w).Encode(wire.HeartbeatReply{Status: "ONLINE", Instances: names})
+		_ = json.NewEncoder(w).Encode(wire.HeartbeatReply{Status: "ONLINE", Instances: names, PanelClock: time.Now().Add(p.clock)})
 	})
 	mux.HandleFunc("POST /v1/nodes/{id}/events", p.takeEvents)
+	mux.HandleFunc("POST /v1/nodes/{id}/metrics", p.takeSamples)
 	mux.HandleFunc("GET /v1/nodes/{id}/link", p.link)
 	return mux
 }
@@ -287,6 +294,38 @@ func (l *ledger) all() []wire.Event {
 }
 
 func (l *ledger) len() int { return len(l.all()) }
+
+func (p *fakePanel) takeSamples(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Content-Encoding") != "gzip" {
+		p.t.Error("samples came without compression")
+	}
+	unzipped, err := gzip.NewReader(r.Body)
+	if err != nil {
+		p.t.Error(err)
+		return
+	}
+	var in wire.SampleBatch
+	if err := json.NewDecoder(unzipped).Decode(&in); err != nil || len(in.Samples) > wire.MaxSamplesPerBatch {
+		p.t.Errorf("a batch of %d: %v", len(in.Samples), err)
+	}
+	if p.turnsAway(w, r) {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range in.Samples {
+		if s.Seq == p.sampled+1 || s.Gap != nil && s.Gap.From <= p.sampled+1 && s.Seq > p.sampled {
+			p.sampled = s.Seq
+			p.samples = append(p.samples, s)
+		}
+	}
+	p.told = append(p.told, in.DeliveredUnixS)
+	if p.lose > 0 {
+		p.lose--
+		panic(http.ErrAbortHandler)
+	}
+	_ = json.NewEncoder(w).Encode(wire.SampleAck{AckedSeq: p.sampled, PanelClock: time.Now().Add(p.clock)})
+}
 
 func (p *fakePanel) link(w http.ResponseWriter, r *http.Request) {
 	conn, rw, err := http.NewResponseController(w).Hijack()

@@ -29,6 +29,8 @@ var messages = map[string]func() any{
 	"hello_reply":     func() any { return new(wire.HelloReply) },
 	"observed":        func() any { return new(wire.Observed) },
 	"renew_request":   func() any { return new(wire.RenewRequest) },
+	"sample_ack":      func() any { return new(wire.SampleAck) },
+	"sample_batch":    func() any { return new(wire.SampleBatch) },
 	"spec":            func() any { return new(wire.Spec) },
 	"sync":            func() any { return new(wire.Sync) },
 	"sync_reply":      func() any { return new(wire.SyncReply) },

@@ -1,6 +1,6 @@
 // Reading servers. What changes them is in src/actions.
 import { request } from './client';
-import type { Activity, Limits, Page, Placement, Server, ServerDetail } from './views';
+import type { Activity, Limits, Metrics, MetricsRange, Page, Placement, Server, ServerDetail } from './views';
 
 export interface ServerQuery {
   search?: string;
@@ -34,6 +34,10 @@ export async function getServer(org: string, id: string, signal?: AbortSignal): 
 
 export function listActivity(org: string, id: string, page: number, signal?: AbortSignal): Promise<Page<Activity>> {
   return request(`servers/${encodeURIComponent(id)}/activity`, { org, query: { page }, signal });
+}
+
+export function getMetrics(org: string, id: string, range: MetricsRange, signal?: AbortSignal): Promise<Metrics> {
+  return request(`servers/${encodeURIComponent(id)}/metrics`, { org, query: { range }, signal });
 }
 
 export function askPlacement(

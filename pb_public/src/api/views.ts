@@ -161,3 +161,21 @@ export interface Accepted {
   server: Server;
   job: Job | null;
 }
+
+export type MetricsRange = '1h' | '24h';
+
+/** What a server used, one column for each line: value i is of the step that begins at from_unix_s + i × step_s.
+ * null: nothing is known of that step. */
+export interface Metrics {
+  range: MetricsRange;
+  now_unix_s: number;
+  from_unix_s: number;
+  step_s: number;
+  limits: { cpu_millicores: number; memory_bytes: number; disk_bytes: number };
+  cpu_millicores: (number | null)[];
+  memory_bytes: (number | null)[];
+  net_in_bytes_per_s: (number | null)[];
+  net_out_bytes_per_s: (number | null)[];
+  disk_bytes: (number | null)[];
+  running_ms: (number | null)[];
+}

@@ -2,9 +2,10 @@
 import { keepPreviousData, QueryClient, queryOptions, replaceEqualDeep } from '@tanstack/react-query';
 import { getGame, listBlueprints } from '@/api/blueprints';
 import { ApiError } from '@/api/error';
-import { askPlacement, getServer, listActivity, listServers, type ServerQuery } from '@/api/servers';
+import { askPlacement, getMetrics, getServer, listActivity, listServers, type ServerQuery } from '@/api/servers';
 import { getAccount, getCurrent, listTenants } from '@/api/tenants';
-import type { Limits, Page, Server, ServerDetail } from '@/api/views';
+import type { Limits, MetricsRange, Page, Server, ServerDetail } from '@/api/views';
+import { untilNext } from './metrics';
 import { newer, type Revised } from './rev';
 
 const RETRIES = 2;
@@ -70,6 +71,15 @@ export const activityQuery = (org: string, id: string, page: number) =>
     queryKey: ['org', org, 'activity', id, page],
     queryFn: ({ signal }) => listActivity(org, id, page, signal),
     placeholderData: keepPreviousData,
+  });
+
+// Asked once for each window of 30 s, shortly after it can be there, and not while the page is hidden.
+export const metricsQuery = (org: string, id: string, range: MetricsRange) =>
+  queryOptions({
+    queryKey: ['org', org, 'metrics', id, range],
+    queryFn: ({ signal }) => getMetrics(org, id, range, signal),
+    placeholderData: keepPreviousData,
+    refetchInterval: (query) => untilNext(query.state.data, query.state.dataUpdatedAt, Date.now()),
   });
 
 export const blueprintsQuery = (org: string) =>

@@ -8,6 +8,16 @@ export const mib = (n: number): string => (n < 1024 ? t('unit.mib', { n: short(n
 
 export const gib = (n: number): string => t('unit.gib', { n: short(n) });
 
+/** Bytes in the largest unit that leaves at least 1: 1536 → "1.5 KiB". */
+export function bytes(n: number): string {
+  if (n < 1024) return t('unit.bytes', { n: short(n, 0) });
+  if (n < 1024 ** 2) return t('unit.kib', { n: short(n / 1024) });
+  if (n < 1024 ** 3) return t('unit.mib', { n: short(n / 1024 ** 2) });
+  return gib(n / 1024 ** 3);
+}
+
+export const rate = (n: number): string => t('unit.perS', { size: bytes(n) });
+
 /** 1500 → "1.5 cores". */
 export function cores(millicores: number): string {
   const n = millicores / 1000;
@@ -56,6 +66,10 @@ export function exact(at: string | number): string {
   if (Number.isNaN(then)) return '';
   return new Intl.DateTimeFormat(locale(), { dateStyle: 'medium', timeStyle: 'medium' }).format(then);
 }
+
+/** "14:03" of Unix seconds. */
+export const hour = (unixS: number): string =>
+  new Intl.DateTimeFormat(locale(), { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' }).format(unixS * 1000);
 
 /** "14:03:09" of a console line. */
 export function clock(at: string): string {

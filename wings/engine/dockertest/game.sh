@@ -49,6 +49,10 @@ stubborn) # ignore SIGTERM
 	echo ready
 	while :; do sleep 1; done
 	;;
+burn) # use one core, as much of it as there is
+	echo ready
+	while :; do :; done
+	;;
 hog) # use more memory than any test allows
 	echo ready
 	dd if=/dev/zero of=/dev/null bs=1024M count=1

@@ -78,6 +78,8 @@ func Exercise(t *testing.T, open func(t *testing.T) Harness) {
 		{"an image that is nowhere is unavailable", (*suite).imageMissing},
 		{"an install container ends with its script's code", (*suite).install},
 		{"a game that uses too much memory is killed and says so", (*suite).outOfMemory},
+		{"what a running game uses is told, grows and belongs to its run", (*suite).stats},
+		{"nothing is told of what a game uses that does not run", (*suite).statsNeedGame},
 		{"the engine says who it is", (*suite).info},
 		{"a closed client ends its streams and leaves the games", (*suite).closed},
 	}

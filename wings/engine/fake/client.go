@@ -158,10 +158,11 @@ func (c *client) Create(ctx context.Context, op string, spec engine.ContainerSpe
 			return err
 		}
 		var game Game
+		var load Load
 		found := false
 		for _, img := range c.m.images {
 			if img.id == spec.ImageID && img.Present {
-				game, found = img.Game, true
+				game, load, found = img.Game, img.Load, true
 			}
 		}
 		if !found {
@@ -169,7 +170,7 @@ func (c *client) Create(ctx context.Context, op string, spec engine.ContainerSpe
 		}
 		c.m.serial++
 		id = fmt.Sprintf("%064x", c.m.serial)
-		c.m.containers[id] = &box{machine: c.m, id: id, node: c.node, spec: spec, game: game, changed: make(chan struct{})}
+		c.m.containers[id] = &box{machine: c.m, id: id, node: c.node, spec: spec, game: game, load: load, changed: make(chan struct{})}
 		return nil
 	})
 	if err != nil {
@@ -299,6 +300,25 @@ func (c *client) List(ctx context.Context, op string) ([]engine.Container, error
 		return nil, err
 	}
 	slices.SortFunc(found, func(a, b engine.Container) int { return strings.Compare(a.ID, b.ID) })
+	return found, nil
+}
+
+func (c *client) Stats(ctx context.Context, op, id string) (engine.Stats, error) {
+	var found engine.Stats
+	err := c.m.effect(ctx, op, func() error {
+		b := c.m.find(id)
+		if b == nil {
+			return engine.ErrNotFound
+		}
+		if b.process == nil {
+			return engine.ErrNotRunning
+		}
+		found = b.process.stats(time.Now())
+		return nil
+	})
+	if err != nil {
+		return engine.Stats{}, err
+	}
 	return found, nil
 }
 

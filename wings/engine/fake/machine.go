@@ -63,6 +63,7 @@ type Image struct {
 	Unavailable bool          // the registry says no
 	PullTime    time.Duration // how long a pull takes; progress comes at each tenth
 	Game        Game          // what its containers run; nil: ends at once with 0
+	Load        Load          // what they use until they say otherwise
 }
 
 type image struct {

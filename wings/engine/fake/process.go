@@ -42,6 +42,11 @@ type Process struct {
 	mu sync.Mutex // guards trapped
 	// trapped says that the game handles signals itself.
 	trapped bool
+
+	// Guarded by the machine's lock.
+	load     Load
+	loadFrom time.Time    // since when load holds
+	used     engine.Stats // up to loadFrom
 }
 
 // Println prints one line.
@@ -81,6 +86,32 @@ func (p *Process) Sleep(d time.Duration) bool {
 	case <-p.done:
 		return false
 	}
+}
+
+// Load is what a process uses.
+type Load struct {
+	CPUMillicores int64
+	MemoryBytes   int64
+	NetInPerS     int64 // bytes per second
+	NetOutPerS    int64
+}
+
+// SetLoad says what the process uses from now on.
+func (p *Process) SetLoad(l Load) {
+	p.box.machine.mu.Lock()
+	defer p.box.machine.mu.Unlock()
+	p.used, p.loadFrom, p.load = p.stats(time.Now()), time.Now(), l
+}
+
+// stats is called with the machine's lock held.
+func (p *Process) stats(now time.Time) engine.Stats {
+	s, passed := p.used, now.Sub(p.loadFrom)
+	ms := passed.Milliseconds()
+	s.CPUNS += passed.Nanoseconds() * p.load.CPUMillicores / 1000
+	s.NetInBytes += ms * p.load.NetInPerS / 1000
+	s.NetOutBytes += ms * p.load.NetOutPerS / 1000
+	s.MemoryBytes = p.load.MemoryBytes
+	return s
 }
 
 // OOM ends the run as the kernel's out-of-memory killer does.
@@ -125,6 +156,7 @@ type box struct {
 	node    string
 	spec    engine.ContainerSpec
 	game    Game
+	load    Load // of a run at its start
 
 	process *Process // nil while it does not run
 	started time.Time
@@ -174,6 +206,7 @@ func (b *box) start() {
 	if n := len(b.lines); n > 0 && !b.started.After(b.lines[n-1].At) {
 		b.started = b.lines[n-1].At.Add(time.Nanosecond)
 	}
+	p.loadFrom, p.load, p.used.StartedAt = b.started, b.load, b.started
 	b.notify()
 	game := b.game
 	if game == nil {

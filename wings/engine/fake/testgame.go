@@ -50,6 +50,11 @@ func TestGame(p *Process) int {
 		p.Println("ready")
 		<-p.Done()
 		return codeKilled
+	case "burn":
+		p.SetLoad(Load{CPUMillicores: 1000, MemoryBytes: 4 << 20})
+		p.Println("ready")
+		<-p.Done()
+		return codeKilled
 	case "hog":
 		p.Println("ready")
 		p.OOM()

@@ -1,11 +1,12 @@
-// Package spool keeps a node's events on its disk until the panel has them.
+// Package spool keeps what a node owes the panel on its disk until the panel has it: events in one
+// directory, samples in another.
 //
-// It owns one directory of append-only segments and the spool's identity. It refuses to know what
-// an event means and never sends anything: the link reads batches from it and tells it what was
+// It owns directories of append-only segments and the identity of each. It refuses to know what an
+// item means and never sends anything: the link reads batches from it and tells it what was
 // acknowledged.
 //
-// Its one invariant: an event whose Append returned without error is given out by Next until it is
-// acknowledged, or until the bound dropped it, which Next then says with a gap event in its place.
+// Its one invariant: an item whose Append returned without error is given out by Next until it is
+// acknowledged, or until the bound dropped it, which Next then says with a gap in its place.
 package spool
 
 import (
@@ -18,7 +19,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/mambahost/mamba/wings/wire"
 )
@@ -27,7 +27,7 @@ import (
 const (
 	DefaultMaxBytes     = 64 << 20
 	DefaultSegmentBytes = 1 << 20
-	maxRecordBytes      = 1 << 20  // one event, encoded; a longer length in a file is corruption
+	maxRecordBytes      = 1 << 20  // one record, encoded; a longer length in a file is corruption
 	rotateAckedBytes    = 64 << 10 // a wholly acknowledged open segment of this size is replaced
 	idFile              = "spool_id"
 	segmentSuffix       = ".seg"
@@ -35,7 +35,7 @@ const (
 
 // Errors of a Spool.
 var (
-	ErrTooLarge = errors.New("event is larger than a spool record may be")
+	ErrTooLarge = errors.New("item is larger than a spool record may be")
 	ErrClosed   = errors.New("spool is closed")
 )
 
@@ -46,9 +46,10 @@ type Config struct {
 	SegmentBytes int64  // a segment is closed at this size. Default DefaultSegmentBytes
 }
 
-// Spool is safe for concurrent use. Append blocks for one fsync.
-type Spool struct {
+// Stream is a spool of items of one kind. It is safe for concurrent use. Append blocks for one fsync.
+type Stream[T any] struct {
 	cfg   Config
+	kind  kind[T]
 	ready chan struct{} // capacity 1: only "there is something" matters
 
 	mu       sync.Mutex // guards all below; held over writes, because their order is the content
@@ -61,17 +62,30 @@ type Spool struct {
 	closed   bool
 }
 
-// segment is one file: records first, first+1, … in order.
+// Spool keeps events.
+type Spool = Stream[wire.Event]
+
+// segment is one file: items first, first+1, … in order.
 type segment struct {
-	first int64 // sequence of its first record, or of the next one while it is empty
-	count int64 // records in it
+	first int64 // sequence of its first item, or of the next one while it is empty
+	count int64 // items in it
 	size  int64 // bytes of good records
 }
 
-// Open reads the directory, cuts off a tail that a crash left half written, and goes on where it
+// Open opens a spool of events. Open reads the directory, cuts off a tail that a crash left half written, and goes on where it
 // ended. A directory without an identity, or with an identity but no segments, gets a new identity:
 // sequence numbers never start again under an old one.
-func Open(cfg Config) (*Spool, error) {
+func Open(cfg Config) (*Spool, error) { return openStream(cfg, events) }
+
+// OpenSamples opens a spool of samples, in the same way. Its default bound is DefaultSampleBytes.
+func OpenSamples(cfg Config) (*Stream[wire.Sample], error) {
+	if cfg.MaxBytes <= 0 {
+		cfg.MaxBytes = DefaultSampleBytes
+	}
+	return openStream(cfg, samples)
+}
+
+func openStream[T any](cfg Config, k kind[T]) (*Stream[T], error) {
 	if cfg.MaxBytes <= 0 {
 		cfg.MaxBytes = DefaultMaxBytes
 	}
@@ -81,7 +95,7 @@ func Open(cfg Config) (*Spool, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make spool directory: %w", err)
 	}
-	s := &Spool{cfg: cfg, ready: make(chan struct{}, 1)}
+	s := &Stream[T]{cfg: cfg, kind: k, ready: make(chan struct{}, 1)}
 	if err := s.load(); err != nil {
 		return nil, fmt.Errorf("open spool %s: %w", cfg.Dir, err)
 	}
@@ -92,59 +106,75 @@ func Open(cfg Config) (*Spool, error) {
 }
 
 // ID of the spool. It changes only with Renew.
-func (s *Spool) ID() string {
+func (s *Stream[T]) ID() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.id
 }
 
 // Last is the newest sequence that is durable here, 0 before the first.
-func (s *Spool) Last() int64 {
+func (s *Stream[T]) Last() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.last
 }
 
 // Ready receives when there may be something for Next. It is a hint that may come too often.
-func (s *Spool) Ready() <-chan struct{} { return s.ready }
+func (s *Stream[T]) Ready() <-chan struct{} { return s.ready }
 
-// Append gives the event the next sequence and returns once it is on disk. After an error nothing
-// of it is kept.
-func (s *Spool) Append(e wire.Event) (int64, error) {
+// Append gives the item the next sequence and returns once it is on disk. After an error nothing of
+// it is kept.
+func (s *Stream[T]) Append(item T) (int64, error) { return s.AppendAll([]T{item}) }
+
+// AppendAll does so for many at once, with one fsync, and returns the sequence of the last: all of
+// them are kept, or none. It writes their sequences into items.
+func (s *Stream[T]) AppendAll(items []T) (last int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return 0, ErrClosed
 	}
-	e.Seq = s.last + 1
-	record, err := encode(e)
-	if err != nil {
-		return 0, err
+	for i := range items {
+		*s.kind.seq(&items[i]) = s.last + 1 + int64(i)
 	}
-	if open := &s.segments[len(s.segments)-1]; open.count > 0 && open.size+int64(len(record)) > s.cfg.SegmentBytes {
+	var records []byte
+	for part := range slices.Chunk(items, s.kind.perRecord) {
+		payload, err := s.kind.encode(part)
+		if err != nil {
+			return 0, err
+		}
+		if len(payload) > maxRecordBytes {
+			return 0, fmt.Errorf("record of %d bytes: %w", len(payload), ErrTooLarge)
+		}
+		records = frame(records, payload)
+	}
+	if len(records) == 0 {
+		return s.last, nil
+	}
+	if open := &s.segments[len(s.segments)-1]; open.count > 0 && open.size+int64(len(records)) > s.cfg.SegmentBytes {
 		if err := s.rotate(); err != nil {
 			return 0, fmt.Errorf("begin spool segment: %w", err)
 		}
 	}
-	if err := s.write(record); err != nil {
-		return 0, fmt.Errorf("write event %d to spool: %w", e.Seq, err)
+	if err := s.write(records, int64(len(items))); err != nil {
+		return 0, fmt.Errorf("write %d items after %d to spool: %w", len(items), s.last, err)
 	}
-	s.last = e.Seq
+	s.last += int64(len(items))
 	s.bound()
 	s.wake()
-	return e.Seq, nil
+	return s.last, nil
 }
 
-// Next returns the oldest events that are not acknowledged, at most limit of them and about
-// maxBytes of JSON (one event is always given). Sequences that are gone are announced by an
-// EventGap whose Seq is the last one that it stands for. Nothing to send is an empty slice.
-func (s *Spool) Next(limit int, maxBytes int64) ([]wire.Event, error) {
+// Next returns the oldest items that are not acknowledged, at most limit of them and about maxBytes
+// as they are written (one record is always given). Sequences that are gone are announced by a gap
+// whose sequence is the last one that it stands for. Nothing to send is an empty slice.
+func (s *Stream[T]) Next(limit int, maxBytes int64) ([]T, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil, ErrClosed
 	}
-	var out []wire.Event
+	var out []T
 	var size int64
 	expect := s.acked + 1
 	for _, seg := range s.segments {
@@ -155,17 +185,15 @@ func (s *Spool) Next(limit int, maxBytes int64) ([]wire.Event, error) {
 			break
 		}
 		if seg.first > expect {
-			out = append(out, gap(expect, seg.first-1))
+			out = append(out, s.kind.gap(expect, seg.first-1))
 			expect = seg.first
 		}
-		done, err := s.read(seg, func(e wire.Event, n int64) bool {
-			if e.Seq < expect {
-				return true
-			}
+		done, err := s.read(seg, expect, func(items []T, n int64) bool {
 			if len(out) >= limit || (len(out) > 0 && size+n > maxBytes) {
 				return false
 			}
-			out, size, expect = append(out, e), size+n, e.Seq+1
+			items = items[:min(len(items), limit-len(out))]
+			out, size, expect = append(out, items...), size+n, expect+int64(len(items))
 			return true
 		})
 		if err != nil {
@@ -182,7 +210,7 @@ func (s *Spool) Next(limit int, maxBytes int64) ([]wire.Event, error) {
 // acknowledgement below what was already dropped makes Next announce the difference as a gap (the
 // panel was restored from a backup). One beyond Last means that this disk forgot events: the spool
 // takes a new identity, so that what it has now is not mistaken for what the panel had.
-func (s *Spool) Ack(seq int64) error {
+func (s *Stream[T]) Ack(seq int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.ack(seq)
@@ -190,7 +218,7 @@ func (s *Spool) Ack(seq int64) error {
 
 // AckOf is Ack for an answer about the spool of that identity: it does nothing when the spool has
 // taken another one since, because several connections may bring the same news.
-func (s *Spool) AckOf(id string, seq int64) error {
+func (s *Stream[T]) AckOf(id string, seq int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if id != s.id {
@@ -200,7 +228,7 @@ func (s *Spool) AckOf(id string, seq int64) error {
 }
 
 // ack is Ack; the caller holds mu.
-func (s *Spool) ack(seq int64) error {
+func (s *Stream[T]) ack(seq int64) error {
 	switch {
 	case s.closed:
 		return ErrClosed
@@ -225,7 +253,7 @@ func (s *Spool) ack(seq int64) error {
 }
 
 // Close ends it. What is not acknowledged stays on disk. It may be called twice.
-func (s *Spool) Close() error {
+func (s *Stream[T]) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -235,19 +263,15 @@ func (s *Spool) Close() error {
 	return s.file.Close()
 }
 
-func (s *Spool) wake() {
+func (s *Stream[T]) wake() {
 	select {
 	case s.ready <- struct{}{}:
 	default:
 	}
 }
 
-func gap(from, to int64) wire.Event {
-	return wire.Event{Seq: to, At: time.Now().UTC(), Kind: wire.EventGap, Gap: &wire.Gap{From: from, To: to}}
-}
-
 // load fills the state from the directory. Caller owns s alone.
-func (s *Spool) load() error {
+func (s *Stream[T]) load() error {
 	if err := s.listSegments(); err != nil {
 		return err
 	}
@@ -276,7 +300,7 @@ func (s *Spool) load() error {
 	return err
 }
 
-func (s *Spool) listSegments() error {
+func (s *Stream[T]) listSegments() error {
 	entries, err := os.ReadDir(s.cfg.Dir)
 	if err != nil {
 		return err
@@ -293,7 +317,7 @@ func (s *Spool) listSegments() error {
 }
 
 // renew gives the spool a new identity and keeps what is in it.
-func (s *Spool) renew() error {
+func (s *Stream[T]) renew() error {
 	id := rand.Text()
 	if err := writeFile(s.cfg.Dir, idFile, []byte(id+"\n")); err != nil {
 		return fmt.Errorf("write spool identity: %w", err)
@@ -306,7 +330,7 @@ func (s *Spool) renew() error {
 }
 
 // bound drops the oldest segments while all together are too large. The open one stays.
-func (s *Spool) bound() {
+func (s *Stream[T]) bound() {
 	total := int64(0)
 	for _, seg := range s.segments {
 		total += seg.size
@@ -319,7 +343,7 @@ func (s *Spool) bound() {
 	}
 }
 
-func (s *Spool) dropOldest() error {
+func (s *Stream[T]) dropOldest() error {
 	if err := os.Remove(s.path(s.segments[0])); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("drop spool segment: %w", err)
 	}
@@ -329,4 +353,4 @@ func (s *Spool) dropOldest() error {
 
 func segmentName(first int64) string { return fmt.Sprintf("%020d%s", first, segmentSuffix) }
 
-func (s *Spool) path(seg segment) string { return filepath.Join(s.cfg.Dir, segmentName(seg.first)) }
+func (s *Stream[T]) path(seg segment) string { return filepath.Join(s.cfg.Dir, segmentName(seg.first)) }

@@ -3,7 +3,6 @@ package spool
 import (
 	"bufio"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -11,12 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-
-	"github.com/mambahost/mamba/wings/wire"
 )
 
 // A record is 4 bytes length, 4 bytes CRC-32C of the payload (both little endian), and the payload:
-// the event as JSON. JSON keeps what an older wings wrote readable for a newer one.
+// one or more items in their kind's encoding.
 const recordHeader = 8
 
 var castagnoli = sync.OnceValue(func() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) })
@@ -24,53 +21,43 @@ var castagnoli = sync.OnceValue(func() *crc32.Table { return crc32.MakeTable(crc
 // errTorn marks where the good records of a segment end.
 var errTorn = errors.New("record is torn")
 
-func encode(e wire.Event) ([]byte, error) {
-	payload, err := json.Marshal(e)
-	if err != nil {
-		return nil, fmt.Errorf("encode event: %w", err)
-	}
-	if len(payload) > maxRecordBytes {
-		return nil, fmt.Errorf("event of %d bytes: %w", len(payload), ErrTooLarge)
-	}
-	record := make([]byte, recordHeader, recordHeader+len(payload))
-	binary.LittleEndian.PutUint32(record, uint32(len(payload)))
-	binary.LittleEndian.PutUint32(record[4:], crc32.Checksum(payload, castagnoli()))
-	return append(record, payload...), nil
+// frame appends a record with that payload.
+func frame(to, payload []byte) []byte {
+	to = binary.LittleEndian.AppendUint32(to, uint32(len(payload)))
+	to = binary.LittleEndian.AppendUint32(to, crc32.Checksum(payload, castagnoli()))
+	return append(to, payload...)
 }
 
-// decode reads one record. io.EOF is a clean end; errTorn anything that is not a whole record.
-func decode(r io.Reader) (wire.Event, int64, error) {
+// unframe reads the payload of one record. io.EOF is a clean end; errTorn anything that is not a
+// whole record.
+func unframe(r io.Reader) (payload []byte, n int64, err error) {
 	var header [recordHeader]byte
 	if _, err := io.ReadFull(r, header[:]); err != nil {
 		if errors.Is(err, io.ErrUnexpectedEOF) {
 			err = errTorn
 		}
-		return wire.Event{}, 0, err
+		return nil, 0, err
 	}
-	n := binary.LittleEndian.Uint32(header[:])
-	if n == 0 || n > maxRecordBytes {
-		return wire.Event{}, 0, errTorn
+	length := binary.LittleEndian.Uint32(header[:])
+	if length == 0 || length > maxRecordBytes {
+		return nil, 0, errTorn
 	}
-	payload := make([]byte, n)
+	payload = make([]byte, length)
 	if _, err := io.ReadFull(r, payload); err != nil {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			err = errTorn
 		}
-		return wire.Event{}, 0, err
+		return nil, 0, err
 	}
 	if crc32.Checksum(payload, castagnoli()) != binary.LittleEndian.Uint32(header[4:]) {
-		return wire.Event{}, 0, errTorn
+		return nil, 0, errTorn
 	}
-	var e wire.Event
-	if json.Unmarshal(payload, &e) != nil {
-		return wire.Event{}, 0, errTorn
-	}
-	return e, recordHeader + int64(n), nil
+	return payload, recordHeader + int64(length), nil
 }
 
-// recover counts the good records of a segment and cuts off what follows them. What a torn segment
+// recover counts the good items of a segment and cuts off what follows them. What a torn segment
 // in the middle lost shows as a hole before the next one, which Next announces.
-func (s *Spool) recover(seg *segment) error {
+func (s *Stream[T]) recover(seg *segment) error {
 	f, err := os.OpenFile(s.path(*seg), os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -78,11 +65,15 @@ func (s *Spool) recover(seg *segment) error {
 	defer f.Close()
 	r := bufio.NewReader(f)
 	for {
-		e, n, err := decode(r)
+		payload, n, err := unframe(r)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
-		if err == nil && e.Seq != seg.first+seg.count {
+		var first, count int64
+		if err == nil {
+			first, count, err = s.kind.span(payload)
+		}
+		if err == nil && first != seg.first+seg.count {
 			err = errTorn
 		}
 		if errors.Is(err, errTorn) {
@@ -94,24 +85,37 @@ func (s *Spool) recover(seg *segment) error {
 		if err != nil {
 			return err
 		}
-		seg.size, seg.count = seg.size+n, seg.count+1
+		seg.size, seg.count = seg.size+n, seg.count+count
 	}
 }
 
-// read calls fn for the good records of a segment until it returns false; done says that it never did.
-func (s *Spool) read(seg segment, fn func(e wire.Event, n int64) bool) (done bool, err error) {
+// read calls fn for the good records of a segment, each with its items from sequence from on, until
+// it returns false; done says that it never did.
+func (s *Stream[T]) read(seg segment, from int64, fn func(items []T, n int64) bool) (done bool, err error) {
 	f, err := os.Open(s.path(seg))
 	if err != nil {
 		return false, err
 	}
 	defer f.Close()
 	r := bufio.NewReader(io.LimitReader(f, seg.size))
-	for range seg.count {
-		e, n, err := decode(r)
+	for at := seg.first; at < seg.first+seg.count; {
+		payload, n, err := unframe(r)
 		if err != nil {
 			return false, fmt.Errorf("segment %d: %w", seg.first, err)
 		}
-		if !fn(e, n) {
+		_, count, err := s.kind.span(payload)
+		if err != nil {
+			return false, fmt.Errorf("segment %d: %w", seg.first, err)
+		}
+		begin := at
+		if at += count; at <= from {
+			continue
+		}
+		items, err := s.kind.decode(payload)
+		if err != nil || int64(len(items)) != count {
+			return false, fmt.Errorf("segment %d: record of %d: %w", seg.first, begin, errors.Join(err, errTorn))
+		}
+		if !fn(items[max(0, from-begin):], n) {
 			return false, nil
 		}
 	}
@@ -120,26 +124,26 @@ func (s *Spool) read(seg segment, fn func(e wire.Event, n int64) bool) (done boo
 
 // write appends to the open segment and syncs. What a failed write left behind is cut
 // off before the next one, which would otherwise follow a torn record and be lost with it.
-func (s *Spool) write(record []byte) error {
+func (s *Stream[T]) write(records []byte, items int64) error {
 	open := &s.segments[len(s.segments)-1]
 	if s.torn {
 		if err := s.file.Truncate(open.size); err != nil {
 			return err
 		}
 	}
-	_, err := s.file.Write(record)
+	_, err := s.file.Write(records)
 	if err == nil {
 		err = s.file.Sync()
 	}
 	if s.torn = err != nil; s.torn {
 		return err
 	}
-	open.size, open.count = open.size+int64(len(record)), open.count+1
+	open.size, open.count = open.size+int64(len(records)), open.count+items
 	return nil
 }
 
 // rotate begins a new segment at the next sequence.
-func (s *Spool) rotate() error {
+func (s *Stream[T]) rotate() error {
 	seg := segment{first: s.last + 1}
 	f, err := os.OpenFile(s.path(seg), os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {

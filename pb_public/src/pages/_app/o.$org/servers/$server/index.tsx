@@ -11,6 +11,7 @@ import { ButtonLink } from '@/ui/ButtonLink';
 import { Card, Notice } from '@/ui/Card';
 import { CopyAddress } from '@/ui/CopyAddress';
 import { ago, cores, exact, gib, mib } from '@/ui/format';
+import { UsageCard } from '@/ui/UsageCard';
 import { useTitle } from '@/ui/useTitle';
 import classes from '../server.module.css';
 
@@ -27,6 +28,11 @@ function Overview() {
   return (
     <div className={classes.overview}>
       <Trouble server={server} org={org} />
+      {server.install_status === 'DONE' && (
+        <div className={classes.wide}>
+          <UsageCard org={org} id={id} />
+        </div>
+      )}
       <div className={classes.column}>
         <Facts server={server} org={org} />
         <Ports server={server} />
