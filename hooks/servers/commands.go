@@ -274,7 +274,7 @@ func (s *Servers) holdPorts(tx core.App, row *collections.Server) error {
 }
 
 func possible(row *collections.Server, act Action) error {
-	if slices.Contains(possibleNow(row), act) {
+	if slices.Contains(possibleNow(Phase(row.Status()), row.InstallStatus()), act) {
 		return nil
 	}
 	return access.Conflict("action_not_possible", fmt.Sprintf("A server that is %s cannot be asked to %s.", words[Phase(row.Status())], act))
@@ -282,9 +282,8 @@ func possible(row *collections.Server, act Action) error {
 
 // possibleNow is Possible for a row: behind a silent node a server whose install failed has no ports
 // to start with.
-func possibleNow(row *collections.Server) []Action {
-	phase := Phase(row.Status())
-	if phase == Unreachable && row.InstallStatus() == installFailed {
+func possibleNow(phase Phase, install string) []Action {
+	if phase == Unreachable && install == installFailed {
 		return []Action{Delete}
 	}
 	return Possible(phase)
