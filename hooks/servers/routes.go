@@ -85,24 +85,26 @@ func (s *Servers) list(e *core.RequestEvent) error {
 	if err != nil {
 		return err
 	}
-	var total int
-	if err := q.count(e.App).Row(&total); err != nil {
-		return err
-	}
-	rows, err := q.rows(e.App)
+	rows, err := sights(e.App, q.where, q.order, (q.page-1)*q.perPage, q.perPage)
 	if err != nil {
 		return err
 	}
-	items, err := s.views(e.App, rows)
+	total, err := q.total(e.App, len(rows))
 	if err != nil {
 		return err
+	}
+	items := make([]View, len(rows))
+	for i := range rows {
+		if items[i], err = s.build(e.App, &rows[i]); err != nil {
+			return err
+		}
 	}
 	return e.JSON(http.StatusOK, map[string]any{"items": items, "page": q.page, "per_page": q.perPage, "total": total})
 }
 
-// query is a checked list request.
+// query is a checked list request. Its columns are those of [[s]].
 type query struct {
-	where         []dbx.Expression
+	where         dbx.Expression
 	order         string
 	page, perPage int
 }
@@ -112,34 +114,35 @@ type query struct {
 var likeEscape = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 
 var sortable = map[string]string{
-	"name": "[[name]] ASC, [[id]] ASC", "-name": "[[name]] DESC, [[id]] ASC", "created": "[[created]] ASC, [[id]] ASC",
-	"-created": "[[created]] DESC, [[id]] ASC", "": "[[created]] DESC, [[id]] ASC", "status": "[[status]] ASC, [[name]] ASC, [[id]] ASC",
-	"-status": "[[status]] DESC, [[name]] ASC, [[id]] ASC",
+	"name": "[[s.name]] ASC, [[s.id]] ASC", "-name": "[[s.name]] DESC, [[s.id]] ASC", "created": "[[s.created]] ASC, [[s.id]] ASC",
+	"-created": "[[s.created]] DESC, [[s.id]] ASC", "": "[[s.created]] DESC, [[s.id]] ASC", "status": "[[s.status]] ASC, [[s.name]] ASC, [[s.id]] ASC",
+	"-status": "[[s.status]] DESC, [[s.name]] ASC, [[s.id]] ASC",
 }
 
 func listQuery(e *core.RequestEvent, tenant string, all bool, servers []string) (query, error) {
 	p := e.Request.URL.Query()
-	q := query{where: []dbx.Expression{dbx.HashExp{"tenant": tenant}, dbx.NewExp("[[status]] != {:deleted}", dbx.Params{"deleted": string(Deleted)})}}
+	var q query
+	where := []dbx.Expression{dbx.HashExp{"s.tenant": tenant}, dbx.NewExp("[[s.status]] != {:deleted}", dbx.Params{"deleted": string(Deleted)})}
 	faults := map[string]access.FieldError{}
 	if !all {
 		ids := make([]any, len(servers))
 		for i, id := range servers {
 			ids[i] = id
 		}
-		q.where = append(q.where, dbx.In("id", ids...))
+		where = append(where, dbx.In("s.id", ids...))
 	}
 	if status := p.Get("status"); status != "" {
 		if _, ok := transitions[Phase(status)]; !ok {
 			faults["status"] = access.FieldError{Code: "unknown", Message: "There is no such status."}
 		}
-		q.where = append(q.where, dbx.HashExp{"status": status})
+		where = append(where, dbx.HashExp{"s.status": status})
 	}
 	if b := p.Get("blueprint"); b != "" {
-		q.where = append(q.where, dbx.NewExp("[[blueprint]] IN (SELECT [[id]] FROM {{blueprints}} WHERE [[slug]] = {:b} OR [[id]] = {:b})", dbx.Params{"b": b}))
+		where = append(where, dbx.NewExp("[[s.blueprint]] IN (SELECT [[id]] FROM {{blueprints}} WHERE [[slug]] = {:b} OR [[id]] = {:b})", dbx.Params{"b": b}))
 	}
 	if search := strings.TrimSpace(p.Get("search")); search != "" {
 		like := "%" + likeEscape.Replace(clip(search, maxSearch)) + "%"
-		q.where = append(q.where, dbx.NewExp(`LOWER([[name]]) LIKE LOWER({:search}) ESCAPE '\'`, dbx.Params{"search": like}))
+		where = append(where, dbx.NewExp(`LOWER([[s.name]]) LIKE LOWER({:search}) ESCAPE '\'`, dbx.Params{"search": like}))
 	}
 	var ok bool
 	if q.order, ok = sortable[p.Get("sort")]; !ok {
@@ -154,6 +157,7 @@ func listQuery(e *core.RequestEvent, tenant string, all bool, servers []string) 
 	if len(faults) > 0 {
 		return q, access.Invalid(faults)
 	}
+	q.where = dbx.And(where...)
 	return q, nil
 }
 
@@ -165,15 +169,12 @@ func number(text string, unset, most int) (int, bool) {
 	return n, err == nil && n >= 1 && n <= most
 }
 
-func (q query) count(app core.App) *dbx.SelectQuery {
-	return app.DB().Select("count(*)").From(collections.Servers).Where(dbx.And(q.where...))
-}
-
-func (q query) rows(app core.App) ([]*collections.Server, error) {
-	var rows []*collections.Server
-	err := app.RecordQuery(collections.Servers).AndWhere(dbx.And(q.where...)).OrderBy(strings.Split(q.order, ", ")...).
-		Offset(int64((q.page - 1) * q.perPage)).Limit(int64(q.perPage)).All(&rows)
-	return rows, err
+// total counts what matches; a page that is not full tells it.
+func (q query) total(app core.App, onPage int) (n int, err error) {
+	if before := (q.page - 1) * q.perPage; onPage < q.perPage && (onPage > 0 || before == 0) {
+		return before + onPage, nil
+	}
+	return n, app.DB().Select("count(*)").From(collections.Servers + " s").Where(q.where).Row(&n)
 }
 
 func (s *Servers) get(e *core.RequestEvent) error {

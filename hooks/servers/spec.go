@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/types"
 
 	"github.com/mambahost/mamba/blueprints"
 	"github.com/mambahost/mamba/collections"
@@ -154,9 +155,22 @@ func portNeeds(b *blueprints.Blueprint) []alloc.PortNeed {
 
 // portsOf is what an allocation holds, under the blueprint's names.
 func portsOf(held *collections.Allocation) ([]wire.Port, error) {
-	ports := []wire.Port{}
-	if err := held.Ports(&ports); err != nil {
+	var raw types.JSONRaw
+	if err := held.Ports(&raw); err != nil {
 		return nil, fmt.Errorf("ports of server %s: %w", held.Server(), err)
+	}
+	ports, err := portsIn(raw)
+	if err != nil {
+		return nil, fmt.Errorf("ports of server %s: %w", held.Server(), err)
+	}
+	return ports, nil
+}
+
+// portsIn reads what an allocation stores.
+func portsIn(raw types.JSONRaw) ([]wire.Port, error) {
+	ports := []wire.Port{}
+	if err := decode(raw, &ports); err != nil {
+		return nil, err
 	}
 	for i := range ports {
 		ports[i].Name, _, _ = strings.Cut(ports[i].Name, ordinal)

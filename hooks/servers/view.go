@@ -1,6 +1,8 @@
 package servers
 
 import (
+	"database/sql"
+	"encoding/json"
 	"fmt"
 	"net"
 	"slices"
@@ -10,7 +12,9 @@ import (
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/types"
 
+	"github.com/mambahost/mamba/blueprints"
 	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/hooks/catalog"
 	"github.com/mambahost/mamba/wings/wire"
@@ -74,79 +78,31 @@ type Limits struct {
 	DiskGiB       int64 `json:"disk_gib"`
 }
 
-// view builds the View of one server.
+// view builds the View of one server as it is stored, in the caller's transaction if there is one.
 func (s *Servers) view(app core.App, row *collections.Server) (View, error) {
-	views, err := s.views(app, []*collections.Server{row})
+	rows, err := sights(app, dbx.HashExp{"s.id": row.Id}, sortable[""], 0, 1)
 	if err != nil {
 		return View{}, err
 	}
-	return views[0], nil
+	if len(rows) == 0 {
+		return View{}, fmt.Errorf("server %s: %w", row.Id, sql.ErrNoRows)
+	}
+	return s.build(app, &rows[0])
 }
 
-// views builds many with a fixed number of queries.
-func (s *Servers) views(app core.App, rows []*collections.Server) ([]View, error) {
-	around, err := s.surroundings(app, rows)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]View, len(rows))
-	for i, row := range rows {
-		if out[i], err = s.build(app, row, around); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
-}
-
-// surroundings are the rows that views refer to, by id.
-type surroundings struct {
-	nodes       map[string]*collections.Node
-	blueprints  map[string]*collections.BlueprintRow
-	allocations map[string]*collections.Allocation // by server
-}
-
-func (s *Servers) surroundings(app core.App, rows []*collections.Server) (surroundings, error) {
-	a := surroundings{map[string]*collections.Node{}, map[string]*collections.BlueprintRow{}, map[string]*collections.Allocation{}}
-	var nodeIDs, blueprintIDs, serverIDs []any
-	for _, r := range rows {
-		nodeIDs, blueprintIDs, serverIDs = append(nodeIDs, r.Node()), append(blueprintIDs, r.Blueprint()), append(serverIDs, r.Id)
-	}
-	nodes, err := collections.Every[collections.Node](app, collections.Nodes, "", 0, dbx.In("id", nodeIDs...))
-	if err != nil {
-		return a, err
-	}
-	for _, n := range nodes {
-		a.nodes[n.Id] = n
-	}
-	games, err := collections.Every[collections.BlueprintRow](app, collections.BlueprintRows, "", 0, dbx.In("id", blueprintIDs...))
-	if err != nil {
-		return a, err
-	}
-	for _, b := range games {
-		a.blueprints[b.Id] = b
-	}
-	held, err := collections.Every[collections.Allocation](app, collections.Allocations, "", 0, dbx.In("server", serverIDs...), dbx.HashExp{"status": "ACTIVE"})
-	if err != nil {
-		return a, err
-	}
-	for _, h := range held {
-		a.allocations[h.Server()] = h
-	}
-	return a, nil
-}
-
-func (s *Servers) build(app core.App, row *collections.Server, a surroundings) (View, error) {
+func (s *Servers) build(app core.App, row *sight) (View, error) {
 	v := View{
-		ID: row.Id, Tenant: row.Tenant(), Rev: row.Rev(), Name: row.Name(), Status: Phase(row.Status()), DesiredState: row.DesiredState(),
-		Suspended: row.Suspended(), InstallStatus: row.InstallStatus(), Variant: row.Variant(),
-		Limits: Limits{row.CPULimitMillicores(), row.MemLimitMB(), row.DiskGB()},
-		Ports:  []wire.Port{}, Variables: map[string]*string{}, Created: row.Created(), Actions: Possible(Phase(row.Status())),
-		LastStartAt: moment(row.LastStartAt()), LastExitAt: moment(row.LastExitAt()),
+		ID: row.ID, Tenant: row.Tenant, Rev: int64(row.Rev), Name: row.Name, Status: row.Status, DesiredState: row.DesiredState,
+		Suspended: row.Suspended, InstallStatus: row.InstallStatus, Variant: row.Variant,
+		Limits: Limits{int64(row.CPUMillicores), int64(row.MemoryMiB), int64(row.DiskGiB)},
+		Node:   NodeView{row.NodeID, row.NodeName, row.NodeLocation, row.NodeStatus},
+		Ports:  []wire.Port{}, Variables: map[string]*string{}, Created: row.Created.Time(), Actions: Possible(row.Status),
+		LastStartAt: moment(row.LastStartAt.Time()), LastExitAt: moment(row.LastExitAt.Time()),
 	}
-	if row.ProblemMessage() != "" {
-		v.Problem = &Problem{row.ProblemCode(), row.ProblemMessage()}
+	if row.ProblemMessage != "" {
+		v.Problem = &Problem{row.ProblemCode, row.ProblemMessage}
 	}
-	if o := seen(row); o != nil {
+	if o := row.observed(); o != nil {
 		if o.Progress.Step != "" && !o.Settled {
 			v.Progress = &o.Progress
 		}
@@ -155,48 +111,43 @@ func (s *Servers) build(app core.App, row *collections.Server, a surroundings) (
 			v.LastExitCode = &code
 		}
 	}
-	if n := a.nodes[row.Node()]; n != nil {
-		v.Node = NodeView{n.Id, n.Name(), n.Location(), n.Status()}
-		if v.Status == InstallFailed && n.Status() == "OFFLINE" { // an install needs its node
-			v.Actions = slices.DeleteFunc(slices.Clone(v.Actions), func(a Action) bool { return a == Reinstall })
-		}
+	if v.Status == InstallFailed && row.NodeStatus == "OFFLINE" { // an install needs its node
+		v.Actions = slices.DeleteFunc(slices.Clone(v.Actions), func(a Action) bool { return a == Reinstall })
 	}
-	if err := s.buildGame(app, row, a, &v); err != nil {
+	game, err := s.Catalog.Blueprint(app, row.Version)
+	if err != nil {
 		return v, err
 	}
-	if held := a.allocations[row.Id]; held != nil {
-		var err error
-		if v.Ports, err = portsOf(held); err != nil {
-			return v, err
-		}
-		game, err := s.Catalog.Blueprint(app, row.BlueprintVersion())
-		if err != nil {
-			return v, err
-		}
-		bound, err := game.BindPorts(v.Ports)
-		if err != nil {
-			return v, fmt.Errorf("ports of server %s: %w", row.Id, err)
-		}
-		v.Ports = append([]wire.Port{}, bound...) // never null, also for a game without ports
-		if len(v.Ports) > 0 {
-			v.Address = net.JoinHostPort(v.Ports[0].HostIP, strconv.Itoa(v.Ports[0].HostPort))
-		}
+	if err := buildGame(game, row, &v); err != nil || row.Held == "" {
+		return v, err
 	}
-	return v, nil
+	return v, buildPorts(game, row, &v)
+}
+
+// buildPorts fills in the ports that are reserved, with what the game calls them.
+func buildPorts(game *blueprints.Blueprint, row *sight, v *View) error {
+	ports, err := portsIn(row.Ports)
+	if err == nil {
+		ports, err = game.BindPorts(ports)
+	}
+	if err != nil {
+		return fmt.Errorf("ports of server %s: %w", row.ID, err)
+	}
+	v.Ports = append(v.Ports, ports...) // never null, also for a game without ports
+	if len(v.Ports) > 0 {
+		v.Address = net.JoinHostPort(v.Ports[0].HostIP, strconv.Itoa(v.Ports[0].HostPort))
+	}
+	return nil
 }
 
 // buildGame fills in the blueprint and those variables that its customers may see.
-func (s *Servers) buildGame(app core.App, row *collections.Server, a surroundings, v *View) error {
-	game, err := s.Catalog.Blueprint(app, row.BlueprintVersion())
-	if err != nil {
-		return err
+func buildGame(game *blueprints.Blueprint, row *sight, v *View) error {
+	if row.BlueprintID != "" {
+		v.Blueprint = BlueprintView{row.BlueprintID, row.Slug, game.Name, game.Version, catalog.IconURL(row.Slug, game.Version)}
 	}
-	if b := a.blueprints[row.Blueprint()]; b != nil {
-		v.Blueprint = BlueprintView{b.Id, b.Slug(), game.Name, game.Version, catalog.IconURL(b.Slug(), game.Version)}
-	}
-	env, err := environmentOf(row)
-	if err != nil {
-		return err
+	env := environment{}
+	if err := decode(row.Environment, &env); err != nil {
+		return fmt.Errorf("environment of server %s: %w", row.ID, err)
 	}
 	for _, declared := range game.Variables {
 		if !declared.UserView {
@@ -213,6 +164,14 @@ func (s *Servers) buildGame(app core.App, row *collections.Server, a surrounding
 		}
 	}
 	return nil
+}
+
+// decode reads a JSON column; one that is empty changes nothing.
+func decode(raw types.JSONRaw, into any) error {
+	if len(raw) == 0 {
+		return nil
+	}
+	return json.Unmarshal(raw, into)
 }
 
 func moment(t time.Time) *time.Time {
