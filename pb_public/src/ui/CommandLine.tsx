@@ -60,7 +60,13 @@ export function CommandLine({
       <TextInput
         className={classes.field}
         aria-label={t('console.input')}
-        placeholder={running ? t('console.placeholder') : t('console.placeholderOff')}
+        placeholder={t(
+          running
+            ? 'console.placeholder'
+            : server.status === 'INSTALL_FAILED'
+              ? 'console.placeholderFailed'
+              : 'console.placeholderOff',
+        )}
         leftSection={<IconChevronRight size={17} aria-hidden="true" />}
         classNames={{ input: classes.input }}
         autoComplete="off"

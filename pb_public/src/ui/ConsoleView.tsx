@@ -158,7 +158,7 @@ export function ConsoleView({
               ? t('console.connecting')
               : takesCommands(server)
                 ? t('console.empty')
-                : t('console.emptyOff')}
+                : t(server.status === 'INSTALL_FAILED' ? 'console.emptyFailed' : 'console.emptyOff')}
           </p>
         )}
         {!blank && filtering && query.trim() !== '' && shown === 0 && (

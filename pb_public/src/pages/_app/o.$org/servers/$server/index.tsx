@@ -53,7 +53,7 @@ function Trouble({ server, org }: { server: ServerDetail; org: string }) {
           <div className={classes.noticeRow}>
             <span>{server.problem?.message ?? t('install.lead')}</span>
             <ButtonLink to="/o/$org/servers/$server/install" params={{ org, server: server.id }} variant="default">
-              {t('install.watch')}
+              {t(failed ? 'install.see' : 'install.watch')}
             </ButtonLink>
           </div>
         </Notice>
