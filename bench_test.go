@@ -44,7 +44,7 @@ func TestBench(t *testing.T) {
 		run  func(*testing.T, *report, sizes)
 	}{
 		{"create", benchCreate}, {"start", benchColdStart}, {"memory", benchIdleMemory},
-		{"console", benchConsole}, {"flood", benchFlood}, {"seeded", benchSeeded},
+		{"console", benchConsole}, {"flood", benchFlood}, {"seeded", benchSeeded}, {"ingest", benchIngest},
 	} {
 		t.Run(b.name, func(t *testing.T) { b.run(t, r, size) })
 	}

@@ -4,7 +4,7 @@
 #   --write      put the table into docs/performance.md
 #   --small      small numbers of everything: shows that it runs, measures nothing
 #   --pairs N    rounds of both sides (10)
-#   --only NAME  create, start, memory, console, flood or seeded
+#   --only NAME  create, start, memory, console, flood, seeded or ingest
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . deploy/dev/lib.sh
