@@ -295,6 +295,9 @@ func TestActivityIsThePublicEventsOfATenant(t *testing.T) {
 		if err != nil || total != 7 || len(got) != 3 || string(got[0].Payload) != "3" {
 			t.Fatalf("%d of %d, %v", len(got), total, err)
 		}
+		if got, total, err = o.Activity(app, acme, "", 101, 3); err != nil || total != 7 || len(got) != 0 {
+			t.Fatalf("behind the end: %d of %d, %v", len(got), total, err)
+		}
 		got, total, err = o.Activity(app, acme, "srv0", 0, 1000)
 		if err != nil || total != 4 || len(got) != 4 {
 			t.Fatalf("%d of %d, %v", len(got), total, err)
