@@ -222,10 +222,19 @@ func (p *Panel) bindHooks() {
 	app.OnRecordDeleteRequest().Bind(handler("mamba.dashboard.delete", early, p.dashboardRefuse("dashboard.delete")))
 	app.OnCollectionUpdateRequest().Bind(handler("mamba.dashboard.options", early, p.dashboardOptions))
 	app.OnSettingsUpdateRequest().Bind(handler("mamba.dashboard.settings", early, p.dashboardSettings))
+	rights := []string{"users", core.CollectionNameSuperusers, collections.TenantMembers, collections.RoleBindings, collections.RolePermissions}
+	app.OnRecordAfterUpdateSuccess(rights...).Bind(handler("mamba.servers.recheck.update", early, p.recheck))
+	app.OnRecordAfterDeleteSuccess(rights...).Bind(handler("mamba.servers.recheck.delete", early, p.recheck))
 	app.OnTerminate().Bind(handler("mamba.terminate", first, func(e *core.TerminateEvent) error {
 		p.Stop()
 		return e.Next()
 	}))
+}
+
+// recheck cuts what is open and outlives its request when an account or a right has changed.
+func (p *Panel) recheck(e *core.RecordEvent) error {
+	p.Servers.Recheck()
+	return e.Next()
 }
 
 // schedule registers what runs by the clock.
