@@ -38,6 +38,7 @@ type nodeLinks struct {
 	requests chan struct{}    // slots
 	consoles chan struct{}
 	bulks    chan struct{}
+	turns    map[string]chan struct{} // by route: what the node itself asks of the panel
 }
 
 func newLinks() *links { return &links{nodes: map[string]*nodeLinks{}} }
@@ -51,10 +52,22 @@ func (l *links) of(node string) *nodeLinks {
 			requests: make(chan struct{}, maxRequestsPerNode),
 			consoles: make(chan struct{}, maxConsolesPerNode),
 			bulks:    make(chan struct{}, maxBulkPerNode),
+			turns:    map[string]chan struct{}{},
 		}
 		l.nodes[node] = n
 	}
 	return n
+}
+
+// turn is held by the one request of a node that is worked on at a route.
+func (l *links) turn(node, route string) chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	turns := l.of(node).turns
+	if turns[route] == nil {
+		turns[route] = make(chan struct{}, 1)
+	}
+	return turns[route]
 }
 
 // slots returns the bounds of a node, ErrNodeOffline when it never linked.
