@@ -1,17 +1,14 @@
 package hooks
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
-	"net/http"
-	"strings"
-	"sync/atomic"
+	"slices"
 
-	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/collections"
-	"github.com/mambahost/mamba/hooks/access"
-	"github.com/mambahost/mamba/hooks/audit"
 )
 
 // bindGuards refuses every way round the rooms: writes to their tables, changes of their schema, and
@@ -29,77 +26,69 @@ func bindGuards(app core.App, breakGlass bool) {
 	if breakGlass {
 		return
 	}
-	var serving atomic.Bool // before that, migrations change the schema: nobody else can
-	app.OnServe().Bind(handler("mamba.guard.serving", first, func(e *core.ServeEvent) error {
-		serving.Store(true)
-		return e.Next()
-	}))
-	schema := func(e *core.CollectionEvent) error {
-		if _, ours := collections.ByName(e.Collection.Name); ours && serving.Load() {
-			return fmt.Errorf("change the schema of %s: %w", e.Collection.Name, collections.ErrNoPermit)
-		}
-		return e.Next()
+	app.OnCollectionCreateRequest().Bind(handler("mamba.guard.schema.create", first, schemaRefuse))
+	app.OnCollectionUpdateRequest().Bind(handler("mamba.guard.schema.update", first, schemaUpdate))
+	app.OnCollectionDeleteRequest().Bind(handler("mamba.guard.schema.delete", first, schemaRefuse))
+}
+
+const schemaClosed = "Collections are made and changed by releases of Mamba Host. Of the accounts' collections you can change how people sign in and what their mails say. " +
+	"Start the panel with MAMBA_BREAK_GLASS=1 if you must do more."
+
+// schemaRefuse keeps the schema as releases made it. A view would show what is hidden, and a
+// collection under another name would be nobody's to guard.
+func schemaRefuse(e *core.CollectionRequestEvent) error { return e.BadRequestError(schemaClosed, nil) }
+
+// schemaUpdate lets the options of accounts be changed: sign-in, tokens, mails. What is stored counts,
+// not what the request calls itself.
+func schemaUpdate(e *core.CollectionRequestEvent) error {
+	stored, err := e.App.FindCollectionByNameOrId(e.Request.PathValue("collection"))
+	if err != nil {
+		return e.NotFoundError("", err)
 	}
-	app.OnCollectionUpdate().Bind(handler("mamba.guard.schema.update", first, schema))
-	app.OnCollectionDelete().Bind(handler("mamba.guard.schema.delete", first, schema))
-}
-
-// closedRoutes are PocketBase's routes that work past every hook. They answer 404 unless the
-// break-glass variable is set.
-var closedRoutes = []struct{ method, prefix, suffix string }{
-	{"", "/api/sql", ""},
-	{"", "/api/backups/", "/restore"},
-	{http.MethodPut, "/api/collections/import", ""},
-}
-
-func closeRoutes(e *core.RequestEvent) error {
-	path := strings.TrimSuffix(e.Request.URL.Path, "/")
-	for _, r := range closedRoutes {
-		if strings.HasPrefix(path, r.prefix) && strings.HasSuffix(path, r.suffix) && (r.method == "" || r.method == e.Request.Method) {
-			return e.NotFoundError("This is switched off. Start the panel with MAMBA_BREAK_GLASS=1 if you must.", nil)
-		}
+	same, err := sameSchema(stored, e.Collection)
+	if err != nil {
+		return err
+	}
+	if _, ours := collections.ByName(stored.Name); ours || !stored.IsAuth() || !same {
+		return schemaRefuse(e)
 	}
 	return e.Next()
 }
 
-// dashboardSave lets a superuser edit the few fields that are the operator's, with an audit row in
-// the same transaction. Everything else of our collections is refused with a sentence.
-func (p *Panel) dashboardSave(e *core.RecordRequestEvent) error {
-	if _, ours := collections.ByName(e.Collection.Name); !ours {
-		return e.Next()
-	}
-	a, err := access.From(e.RequestEvent)
-	if err != nil {
-		return err
-	}
-	tenant := e.Record.Original().GetString("tenant") // whatever the request says
-	if e.Collection.Name == collections.Tenants {
-		tenant = e.Record.Id
-	}
-	err = collections.Tx(e.App, []collections.Lock{audit.Lock(tenant)}, func(tx core.App) error {
-		changed, err := collections.SaveFromDashboard(tx, e.Record)
-		if err != nil || len(changed) == 0 {
-			return err
-		}
-		return p.Audit.Write(tx, a.Audit(), audit.Entry{
-			Tenant: tenant, Action: "dashboard.update", ResourceType: e.Collection.Name, Resource: e.Record.Id,
-			Metadata: map[string]any{"fields": changed},
+// sameSchema compares what a collection holds, is called and shows to whom.
+func sameSchema(a, b *core.Collection) (bool, error) {
+	shape := func(c *core.Collection) ([]byte, error) {
+		return json.Marshal([]any{
+			c.Id, c.Name, c.Type, c.System, c.Fields, c.Indexes,
+			c.ListRule, c.ViewRule, c.CreateRule, c.UpdateRule, c.DeleteRule, c.AuthRule, c.ManageRule,
 		})
-	})
+	}
+	before, err := shape(a)
 	if err != nil {
-		return e.BadRequestError(err.Error(), nil)
+		return false, fmt.Errorf("describe collection %s: %w", a.Name, err)
 	}
-	if err := apis.EnrichRecord(e.RequestEvent, e.Record); err != nil {
-		return err
+	after, err := shape(b)
+	if err != nil {
+		return false, fmt.Errorf("describe collection %s: %w", b.Name, err)
 	}
-	return e.JSON(http.StatusOK, e.Record)
+	return bytes.Equal(before, after), nil
 }
 
-// dashboardRefuse answers creates and deletes in our collections with a sentence instead of a bare
-// failure; the model hooks would refuse them anyway.
-func dashboardRefuse(e *core.RecordRequestEvent) error {
-	if _, ours := collections.ByName(e.Collection.Name); ours {
-		return e.BadRequestError(collections.ErrNoPermit.Error(), nil)
+// closedRoutes are PocketBase's routes that work past every hook, or past the audit log: an
+// impersonated customer's acts would be written down as his own. They answer 404 unless the
+// break-glass variable is set. The names are those of the routes, so that no spelling of a path gets
+// round them.
+var closedRoutes = []string{
+	"POST /api/sql",
+	"POST /api/backups/{key}/restore",
+	"PUT /api/collections/import",
+	"DELETE /api/collections/{collection}/truncate",
+	"POST /api/collections/{collection}/impersonate/{id}",
+}
+
+func closeRoutes(e *core.RequestEvent) error {
+	if slices.Contains(closedRoutes, e.Request.Pattern) {
+		return e.NotFoundError("This is switched off. Start the panel with MAMBA_BREAK_GLASS=1 if you must.", nil)
 	}
 	return e.Next()
 }

@@ -262,13 +262,24 @@ func (p *Panel) bindHooks() {
 	app.OnRecordCreateRequest("users").Bind(handler("mamba.access.user.create", early, p.Access.UserCreateRequest))
 	app.OnRecordUpdateRequest("users").Bind(handler("mamba.access.user.update", early, p.Access.UserUpdateRequest))
 	app.OnRecordDeleteRequest("users").Bind(handler("mamba.access.user.delete", early, p.Access.UserDeleteRequest))
-	app.OnRecordCreateRequest().Bind(handler("mamba.dashboard.create", early, dashboardRefuse))
+	app.OnRecordCreateRequest().Bind(handler("mamba.dashboard.create", early, p.dashboardRefuse("dashboard.create")))
 	app.OnRecordUpdateRequest().Bind(handler("mamba.dashboard.update", early, p.dashboardSave))
-	app.OnRecordDeleteRequest().Bind(handler("mamba.dashboard.delete", early, dashboardRefuse))
+	app.OnRecordDeleteRequest().Bind(handler("mamba.dashboard.delete", early, p.dashboardRefuse("dashboard.delete")))
+	app.OnCollectionUpdateRequest().Bind(handler("mamba.dashboard.options", early, p.dashboardOptions))
+	app.OnSettingsUpdateRequest().Bind(handler("mamba.dashboard.settings", early, p.dashboardSettings))
+	rights := []string{"users", core.CollectionNameSuperusers, collections.TenantMembers, collections.RoleBindings, collections.RolePermissions}
+	app.OnRecordAfterUpdateSuccess(rights...).Bind(handler("mamba.servers.recheck.update", early, p.recheck))
+	app.OnRecordAfterDeleteSuccess(rights...).Bind(handler("mamba.servers.recheck.delete", early, p.recheck))
 	app.OnTerminate().Bind(handler("mamba.terminate", first, func(e *core.TerminateEvent) error {
 		p.Stop()
 		return e.Next()
 	}))
+}
+
+// recheck cuts what is open and outlives its request when an account or a right has changed.
+func (p *Panel) recheck(e *core.RecordEvent) error {
+	p.Servers.Recheck()
+	return e.Next()
 }
 
 // schedule registers what runs by the clock.

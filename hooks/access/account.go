@@ -55,7 +55,7 @@ func (d *Access) UserUpdateRequest(e *core.RecordRequestEvent) error {
 	if err := restrain(e); err != nil {
 		return err
 	}
-	changed := changedFields(e.Record)
+	changed := ChangedFields(e.Record)
 	return d.audited(e, "user.update", func() map[string]any { return map[string]any{"fields": changed} })
 }
 
@@ -99,8 +99,8 @@ type fieldFault struct{ code, message string }
 func (f fieldFault) Error() string { return f.message }
 func (f fieldFault) Code() string  { return f.code }
 
-// changedFields names what an update changes, without the values.
-func changedFields(r *core.Record) []string {
+// ChangedFields names what an update of a record changes, sorted, without the values.
+func ChangedFields(r *core.Record) []string {
 	var out []string
 	for _, f := range r.Collection().Fields {
 		name := f.GetName()
@@ -118,9 +118,21 @@ func changedFields(r *core.Record) []string {
 	return out
 }
 
-// audited runs the rest of the chain and writes the audit row in one transaction. PocketBase then
-// sends its answer after the commit.
+// audited is Witness for a request about an account.
 func (d *Access) audited(e *core.RecordRequestEvent, action string, metadata func() map[string]any) error {
+	return d.Witness(e.RequestEvent, e.Next, func() (*core.Record, audit.Entry) {
+		by := e.Auth
+		if by == nil {
+			by = e.Record // signing up is one's own act
+		}
+		return by, audit.Entry{Action: action, ResourceType: "users", Resource: e.Record.Id, Metadata: metadata()}
+	})
+}
+
+// Witness runs next, the rest of a chain of PocketBase's hooks, and writes an audit row of the
+// installation about it in the same transaction. said is asked afterwards who did it and what it was.
+// PocketBase sends its answer after the commit.
+func (d *Access) Witness(e *core.RequestEvent, next func() error, said func() (by *core.Record, what audit.Entry)) error {
 	outer, ran := e.App, false
 	defer func() { e.App = outer }()
 	return collections.Tx(outer, []collections.Lock{audit.Lock("")}, func(tx core.App) error {
@@ -128,17 +140,14 @@ func (d *Access) audited(e *core.RecordRequestEvent, action string, metadata fun
 			return e.Error(http.StatusServiceUnavailable, "We are busy right now. Please try again.", nil)
 		}
 		ran, e.App = true, tx
-		if err := e.Next(); err != nil {
+		if err := next(); err != nil {
 			return err
 		}
-		by := e.Auth
-		if by == nil {
-			by = e.Record // signing up is one's own act
-		}
-		a, err := actorOf(e.RequestEvent, by)
+		by, what := said()
+		a, err := actorOf(e, by)
 		if err != nil {
 			return err
 		}
-		return d.auditor.Write(tx, a.Audit(), audit.Entry{Action: action, ResourceType: "users", Resource: e.Record.Id, Metadata: metadata()})
+		return d.auditor.Write(tx, a.Audit(), what)
 	})
 }

@@ -1,6 +1,11 @@
 package access
 
 import (
+	"crypto/sha256"
+	"database/sql"
+	"encoding/base64"
+	"errors"
+	"fmt"
 	"strings"
 	"unicode/utf8"
 
@@ -30,6 +35,8 @@ type Actor struct {
 	Address    string // of the client, as far as the trusted proxy settings say
 	UserAgent  string
 	Request    string // request id
+
+	stamp string // of the account's sign-ins as they were then; a new password or address ends them
 }
 
 // From returns who makes the request, 401 when nobody does.
@@ -53,6 +60,7 @@ func actorOf(e *core.RequestEvent, r *core.Record) (Actor, error) {
 		Address:    e.RealIP(),
 		UserAgent:  cut(e.Request.UserAgent(), maxUserAgent),
 		Request:    RequestID(e),
+		stamp:      stampOf(r),
 	}
 	if a.Name == "" {
 		a.Name = a.Email
@@ -66,6 +74,38 @@ func actorOf(e *core.RequestEvent, r *core.Record) (Actor, error) {
 		return Actor{}, Unauthenticated("unauthenticated", "This kind of account cannot be used here.")
 	}
 	return a, nil
+}
+
+// stampOf names the present sign-ins of an account without giving their key away.
+func stampOf(r *core.Record) string {
+	sum := sha256.Sum256([]byte(r.Collection().Id + r.Id + r.TokenKey()))
+	return base64.RawURLEncoding.EncodeToString(sum[:12])
+}
+
+// Still is 401 when the sign-in that an actor came by has ended since: a new password or address, an
+// account that is gone. It is for what outlives its request.
+func (a Actor) Still(app core.App) error {
+	r, err := a.account(app)
+	if err == nil && stampOf(r) != a.stamp {
+		err = Unauthenticated("session_expired", "Your session has ended. Please sign in again.")
+	}
+	return err
+}
+
+// account finds the record of an actor's type and id; 401 when it is gone.
+func (a Actor) account(app core.App) (*core.Record, error) {
+	collection := "users"
+	if a.Type == TypeSuperuser {
+		collection = core.CollectionNameSuperusers
+	}
+	r, err := app.FindRecordById(collection, a.ID)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, Unauthenticated("unauthenticated", "This account is not there any more.").Because(ErrTokenInvalid)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find the account of %s %s: %w", a.Type, a.ID, err)
+	}
+	return r, nil
 }
 
 // RequireVerified is 403 for an actor whose address is not confirmed: it may look, but not create.

@@ -95,13 +95,21 @@ func kindName(kind string) string {
 }
 
 // CleanText returns a line that a person typed with its white space tidied. ok is false when it has
-// more than maxRunes characters, is not UTF-8, or holds a character that cannot be seen or that turns
-// the direction of writing: with those one name can be made to look like another.
+// more than maxRunes characters, is not UTF-8, holds a character that cannot be seen or that turns the
+// direction of writing, or nothing but what joins others: with those one name can be made to look like
+// another, or like none.
 func CleanText(s string, maxRunes int) (clean string, ok bool) {
 	clean = strings.Join(strings.Fields(s), " ")
-	return clean, utf8.ValidString(clean) && utf8.RuneCountInString(clean) <= maxRunes && !strings.ContainsFunc(clean, hiddenRune)
+	ok = utf8.ValidString(clean) && utf8.RuneCountInString(clean) <= maxRunes && !strings.ContainsFunc(clean, hiddenRune)
+	return clean, ok && (clean == "" || strings.ContainsFunc(clean, func(r rune) bool { return !joins(r) && r != ' ' }))
 }
 
+// hiddenRune: controls, format characters, and letters that stand for nothing (e.g. U+3164). Joiners
+// are let through: Persian and emoji are spelled with them.
 func hiddenRune(r rune) bool {
-	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u200b' || r == '\u2060' || r == '\ufeff'
+	return !joins(r) && unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Zl, unicode.Zp, unicode.Other_Default_Ignorable_Code_Point)
+}
+
+func joins(r rune) bool {
+	return r == '\u200c' || r == '\u200d' || unicode.Is(unicode.Variation_Selector, r)
 }

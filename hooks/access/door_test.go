@@ -236,3 +236,22 @@ func TestDoorIsOutsideOfPocketBasesOwnRefusals(t *testing.T) {
 	_, root := p.superuser(t)
 	refused(t, p.call("GET", "/api/v1/account", root, ""), 403, "forbidden")
 }
+
+func TestCleanText(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"  My \t  server ": "My server", "": "", "Łódź 🎮": "Łódź 🎮", "👩\u200d🚀": "👩\u200d🚀", "می\u200cخواهم": "می\u200cخواهم", "❤\ufe0f": "❤\ufe0f",
+	} {
+		if got, ok := access.CleanText(in, 10); !ok || got != want {
+			t.Errorf("%q: %q %t", in, got, ok)
+		}
+	}
+	for _, in := range []string{
+		"12345678901", "a\xffb", "a\x00b", "a\x1bb", "a\u0085\u0080", "a\u00adb", "a\u200bb", "a\u202eb", "a\u2066b", "a\u2060b", "\ufeffa",
+		"a\u061cb", "a\U000e0041b", "\u3164", "a\uffa0b", "a\u115fb", "a\u034fb", "\u200d", "\u200c\u200d \ufe0f", "a\ue000b",
+	} {
+		if got, ok := access.CleanText(in, 10); ok {
+			t.Errorf("%+q is let through as %+q", in, got)
+		}
+	}
+}

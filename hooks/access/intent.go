@@ -54,7 +54,8 @@ type Claims struct {
 	Issued   int64  `json:"iat"`       // Unix milliseconds
 	Expires  int64  `json:"exp"`       // Unix milliseconds
 	ID       string `json:"jti"`
-	Once     bool   `json:"once"` // spent by its first Check
+	Once     bool   `json:"once"`            // spent by its first Check
+	Stamp    string `json:"stamp,omitempty"` // of the sign-in that asked for it; it ends with that
 }
 
 var purposePattern = regexp.MustCompile(`^[a-z]+(\.[a-z]+)*$`)
@@ -77,7 +78,7 @@ func (d *Access) Mint(a Actor, purpose, resource, tenant string, ttl time.Durati
 	exp = now.Add(ttl)
 	body, err := json.Marshal(Claims{
 		Version: intentVersion, Purpose: purpose, Resource: resource, Tenant: tenant,
-		User: a.ID, UserType: a.Type, Issued: now.UnixMilli(), Expires: exp.UnixMilli(), ID: rand.Text(), Once: once,
+		User: a.ID, UserType: a.Type, Issued: now.UnixMilli(), Expires: exp.UnixMilli(), ID: rand.Text(), Once: once, Stamp: a.stamp,
 	})
 	if err != nil {
 		return "", time.Time{}, fmt.Errorf("mint an intent token for %s: %w", purpose, err)
@@ -111,22 +112,18 @@ func (d *Access) Check(app core.App, token, purpose, resource string) (Claims, e
 }
 
 // Redeem is Check for a request that has no other proof: it returns the actor that the token was
-// minted for, as that account is now.
+// minted for, as that account is now. 401 also when the sign-in that asked for it has ended.
 func (d *Access) Redeem(e *core.RequestEvent, token, purpose, resource string) (Actor, Claims, error) {
 	c, err := d.Check(e.App, token, purpose, resource)
 	if err != nil {
 		return Actor{}, Claims{}, err
 	}
-	collection := "users"
-	if c.UserType == TypeSuperuser {
-		collection = core.CollectionNameSuperusers
-	}
-	user, err := e.App.FindRecordById(collection, c.User)
-	if errors.Is(err, sql.ErrNoRows) {
-		return Actor{}, Claims{}, Unauthenticated("unauthenticated", "This account is not there any more.").Because(ErrTokenInvalid)
-	}
+	user, err := Actor{Type: c.UserType, ID: c.User}.account(e.App)
 	if err != nil {
-		return Actor{}, Claims{}, fmt.Errorf("find the user of an intent token: %w", err)
+		return Actor{}, Claims{}, err
+	}
+	if c.Stamp != "" && c.Stamp != stampOf(user) {
+		return Actor{}, Claims{}, Unauthenticated("token_invalid", "Your session has ended. Please sign in again.").Because(ErrTokenInvalid)
 	}
 	a, err := actorOf(e, user)
 	return a, c, err

@@ -125,6 +125,9 @@ func (a *Alloc) getAllocations(e *core.RequestEvent, _ access.Actor) error {
 			where = append(where, dbx.HashExp{column: v})
 		}
 	}
+	if v := query.Get("status"); v != "" && v != StatusActive && v != StatusReleased {
+		return access.InvalidField("status", "unknown", "Use ACTIVE or RELEASED.")
+	}
 	page, err := number(query.Get("page"), "page", 1, maxPage)
 	if err != nil {
 		return err

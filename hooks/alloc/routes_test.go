@@ -53,6 +53,7 @@ func TestOperatorsRoutes(t *testing.T) {
 		{"allocations of a node", "GET", "/api/v1/admin/allocations?node=" + node + "&status=ACTIVE&per_page=1", root, "", nil, 200, []string{`"total":1`, `"per_page":1`}, ""},
 		{"allocations of another tenant", "GET", "/api/v1/admin/allocations?tenant=x", root, "", nil, 200, []string{`"items":[]`, `"total":0`, "!server000000001"}, ""},
 		{"a page beyond the last", "GET", "/api/v1/admin/allocations?page=9", root, "", nil, 200, []string{`"items":[]`, `"total":1`}, ""},
+		{"an unknown status", "GET", "/api/v1/admin/allocations?status=active", root, "", nil, 400, []string{`"status":{"code":"unknown"`}, ""},
 		{"page 0", "GET", "/api/v1/admin/allocations?page=0", root, "", nil, 400, []string{`"page":{"code":"range"`}, ""},
 		{"very long pages", "GET", "/api/v1/admin/allocations?per_page=201", root, "", nil, 400, []string{`"per_page"`}, ""},
 		{"text for a page", "GET", "/api/v1/admin/allocations?page=1%20OR%201", root, "", nil, 400, []string{`"page"`}, ""},

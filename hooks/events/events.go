@@ -250,7 +250,7 @@ func nudge(c chan struct{}) {
 
 // Bounds of Activity.
 const (
-	maxActivityPage    = 100
+	maxActivityPage    = 1 << 20
 	maxActivityPerPage = 100
 )
 

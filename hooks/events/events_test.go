@@ -295,6 +295,14 @@ func TestActivityIsThePublicEventsOfATenant(t *testing.T) {
 		if err != nil || total != 7 || len(got) != 3 || string(got[0].Payload) != "3" {
 			t.Fatalf("%d of %d, %v", len(got), total, err)
 		}
+		for i := range 102 {
+			if err := o.Emit(app, Event{Kind: "server.started", Tenant: "many", Public: true, Payload: i}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got, total, err = o.Activity(app, "many", "", 102, 1); err != nil || total != 102 || len(got) != 1 || string(got[0].Payload) != "0" {
+			t.Fatalf("page 102: %+v of %d, %v", got, total, err)
+		}
 		got, total, err = o.Activity(app, acme, "srv0", 0, 1000)
 		if err != nil || total != 4 || len(got) != 4 {
 			t.Fatalf("%d of %d, %v", len(got), total, err)

@@ -72,6 +72,8 @@ type Placements interface {
 	Crashed(tx core.App, node string, c wire.CrashReport) error
 	Installed(tx core.App, node string, r wire.InstallReport) error
 	Unknown(tx core.App, node string, u wire.UnknownContainer) error
+	// Rebuilt is told that a node's own records are new: it numbers what it reports from the beginning.
+	Rebuilt(tx core.App, node string) error
 	// NodeStatus is told when a node went silent and when it is back.
 	NodeStatus(tx core.App, node string, online bool) error
 	// PlacedOn counts the servers that live on the node.

@@ -351,6 +351,7 @@ type placements struct {
 	installs []wire.InstallReport
 	unknown  []wire.UnknownContainer
 	statuses []bool
+	rebuilt  []string
 	fail     func(server string) error // nil: never
 }
 
@@ -394,6 +395,11 @@ func (p *placements) Installed(tx core.App, _ string, r wire.InstallReport) erro
 func (p *placements) Unknown(tx core.App, _ string, u wire.UnknownContainer) error {
 	p.keep(tx, func() { p.unknown = append(p.unknown, u) })
 	return p.failing(u.ServerID)
+}
+
+func (p *placements) Rebuilt(tx core.App, node string) error {
+	p.keep(tx, func() { p.rebuilt = append(p.rebuilt, node) })
+	return nil
 }
 
 func (p *placements) NodeStatus(tx core.App, _ string, online bool) error {

@@ -14,6 +14,7 @@ import (
 )
 
 const (
+	eventsPerTx    = 50     // effects in one transaction: others wait for it, a batch of 500 took over a second
 	poisonAttempts = 5      // of one event whose effect fails, before it is skipped
 	maxPoison      = 10_000 // events remembered as failing, over all nodes; beyond it all start anew
 )
@@ -63,28 +64,41 @@ func (f *Fleet) handleEvents(w http.ResponseWriter, r *http.Request) {
 	answer(w, wire.EventAck{AckedSeq: acked})
 }
 
-// intake applies a batch and returns the highest contiguous sequence that is durable. The whole
-// batch is one transaction with its effects; when one event fails, all are rolled back and taken one
-// by one, so that those before it count and it alone is tried again or, in the end, skipped.
+// intake applies a batch, a part of it at a time, and returns the highest contiguous sequence that is
+// durable.
 func (f *Fleet) intake(node string, batch wire.EventBatch) (acked int64, err error) {
-	acked, err = f.apply(node, batch.SpoolID, batch.Events, superseded(batch.Events))
+	skip := superseded(batch.Events)
+	for from := 0; from == 0 || from < len(batch.Events); from += eventsPerTx {
+		to := min(from+eventsPerTx, len(batch.Events))
+		if acked, err = f.intakePart(node, batch.SpoolID, batch.Events[from:to], skip[from:to]); err != nil {
+			return 0, err
+		}
+	}
+	return acked, nil
+}
+
+// intakePart applies events with their effects in one transaction. When one fails, all are rolled back
+// and taken one by one, so that those before it count and it alone is tried again or, in the end,
+// skipped.
+func (f *Fleet) intakePart(node, spool string, list []wire.Event, skip []bool) (acked int64, err error) {
+	acked, err = f.apply(node, spool, list, skip)
 	var failed *eventError
 	if err == nil || !errors.As(err, &failed) {
 		return acked, err
 	}
-	for i := range batch.Events {
-		e := batch.Events[i : i+1]
-		if acked, err = f.apply(node, batch.SpoolID, e, nil); err == nil {
+	for i := range list {
+		e := list[i : i+1]
+		if acked, err = f.apply(node, spool, e, []bool{false}); err == nil {
 			continue
 		}
 		if !errors.As(err, &failed) {
 			return 0, err
 		}
-		k := poisonKey{node, batch.SpoolID, e[0].Seq}
+		k := poisonKey{node, spool, e[0].Seq}
 		if !errors.Is(err, ErrPermanent) && !f.poison.failed(k) {
 			return 0, err
 		}
-		if acked, err = f.skip(node, batch.SpoolID, e[0], failed); err != nil {
+		if acked, err = f.skip(node, spool, e[0], failed); err != nil {
 			return 0, err
 		}
 	}
@@ -106,10 +120,10 @@ func (e *eventError) Error() string {
 // Unwrap returns what the handler said.
 func (e *eventError) Unwrap() error { return e.err }
 
-// superseded returns the indexes of states that a later one of the same server in the batch replaces:
-// only the last matters, and each would cost a write.
-func superseded(list []wire.Event) map[int]bool {
-	last, out := map[string]int{}, map[int]bool{}
+// superseded marks the states that a later one of the same server in the batch replaces: only the last
+// matters, and each would cost a write.
+func superseded(list []wire.Event) []bool {
+	last, out := map[string]int{}, make([]bool, len(list))
 	for i, e := range list {
 		if e.Kind != wire.EventObserved || e.Observed == nil {
 			continue
@@ -124,7 +138,7 @@ func superseded(list []wire.Event) map[int]bool {
 
 // apply takes events in one transaction with their effects. What was had already is passed over;
 // a hole ends the list: the node sends again from there.
-func (f *Fleet) apply(node, spool string, list []wire.Event, skip map[int]bool) (acked int64, err error) {
+func (f *Fleet) apply(node, spool string, list []wire.Event, skip []bool) (acked int64, err error) {
 	servers := make([]string, 0, len(list))
 	for _, e := range list {
 		servers = append(servers, serverOf(e))
@@ -138,8 +152,10 @@ func (f *Fleet) apply(node, spool string, list []wire.Event, skip map[int]bool) 
 		if err != nil {
 			return err
 		}
-		acked = standing(n, spool)
-		before := acked
+		if err := f.begin(tx, n, spool); err != nil {
+			return err
+		}
+		acked = n.AckedSeq()
 		for i, e := range list {
 			if e.Seq <= acked {
 				continue
@@ -154,17 +170,23 @@ func (f *Fleet) apply(node, spool string, list []wire.Event, skip map[int]bool) 
 			}
 			acked = e.Seq
 		}
-		return advance(tx, n, spool, before, acked)
+		return advance(tx, n, acked)
 	})
 	return acked, err
 }
 
-// standing is the newest event of a spool that is durable here; a spool that is new begins at 0.
-func standing(n *collections.Node, spool string) int64 {
-	if n.SpoolID() != spool {
-		return 0
+// begin makes spool the one that a node's events count in. A new one is a rebuilt node, which numbers
+// everything from the beginning.
+func (f *Fleet) begin(tx core.App, n *collections.Node, spool string) error {
+	if n.SpoolID() == spool {
+		return nil
 	}
-	return n.AckedSeq()
+	n.SetSpoolID(spool)
+	n.SetAckedSeq(0)
+	if err := permit.Save(tx, n); err != nil {
+		return fmt.Errorf("begin spool of node %s: %w", n.Id, err)
+	}
+	return f.placements.Rebuilt(tx, n.Id)
 }
 
 // follows reports whether an event is the next after acked. A gap stands for all of its events.
@@ -176,11 +198,10 @@ func follows(e wire.Event, acked int64) bool {
 }
 
 // advance stores how far the node's spool is durable.
-func advance(tx core.App, n *collections.Node, spool string, before, acked int64) error {
-	if n.SpoolID() == spool && before == acked {
+func advance(tx core.App, n *collections.Node, acked int64) error {
+	if n.AckedSeq() == acked {
 		return nil
 	}
-	n.SetSpoolID(spool)
 	n.SetAckedSeq(acked)
 	if err := permit.Save(tx, n); err != nil {
 		return fmt.Errorf("acknowledge event %d of node %s: %w", acked, n.Id, err)
@@ -233,7 +254,10 @@ func (f *Fleet) skip(node, spool string, e wire.Event, cause *eventError) (acked
 		if err != nil {
 			return err
 		}
-		acked = standing(n, spool)
+		if err := f.begin(tx, n, spool); err != nil {
+			return err
+		}
+		acked = n.AckedSeq()
 		if !follows(e, acked) {
 			return nil
 		}
@@ -246,7 +270,7 @@ func (f *Fleet) skip(node, spool string, e wire.Event, cause *eventError) (acked
 			return err
 		}
 		acked = e.Seq
-		return advance(tx, n, spool, acked-1, acked)
+		return advance(tx, n, acked)
 	})
 	return acked, err
 }

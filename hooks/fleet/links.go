@@ -45,6 +45,7 @@ type nodeLinks struct {
 	consoles chan struct{}
 	bulks    chan struct{}
 	relays   chan struct{}
+	turns    map[string]chan struct{} // by route: what the node itself asks of the panel
 }
 
 func newLinks() *links { return &links{nodes: map[string]*nodeLinks{}} }
@@ -59,10 +60,22 @@ func (l *links) of(node string) *nodeLinks {
 			consoles: make(chan struct{}, maxConsolesPerNode),
 			bulks:    make(chan struct{}, maxBulkPerNode),
 			relays:   make(chan struct{}, maxRelaysPerNode),
+			turns:    map[string]chan struct{}{},
 		}
 		l.nodes[node] = n
 	}
 	return n
+}
+
+// turn is held by the one request of a node that is worked on at a route.
+func (l *links) turn(node, route string) chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	turns := l.of(node).turns
+	if turns[route] == nil {
+		turns[route] = make(chan struct{}, 1)
+	}
+	return turns[route]
 }
 
 // linked returns the bounds of a node that has a link here, nil for any other.

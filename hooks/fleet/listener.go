@@ -31,6 +31,7 @@ const (
 	idleTimeout        = 2 * time.Minute
 	maxHeaderBytes     = 8 << 10
 	maxSmallBody       = 32 << 10 // enrol, renew, heartbeat
+	turnTimeout        = 30 * time.Second
 )
 
 // peersPrefix begins the routes for other instances of the panel.
@@ -42,6 +43,7 @@ var (
 	errCertificate   = &wire.Error{Status: http.StatusUnauthorized, Code: "certificate_refused", Message: "This certificate is not one of a node of this panel, or not any more. Join the node again."}
 	errNotAPeer      = &wire.Error{Status: http.StatusUnauthorized, Code: "certificate_refused", Message: "This address is for instances of this panel that run."}
 	errOtherInstance = &wire.Error{Status: http.StatusMisdirectedRequest, Code: "other_instance", Message: "This is another instance of the panel."}
+	errBusy          = &wire.Error{Status: http.StatusTooManyRequests, Code: "busy", Message: "An earlier request of this node is still being worked on. Try again."}
 	errOtherNode     = &wire.Error{Status: http.StatusForbidden, Code: "other_node", Message: "This certificate belongs to another node."}
 )
 
@@ -172,10 +174,10 @@ func (f *Fleet) serve(l net.Listener) {
 
 func (f *Fleet) routes() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST "+wire.APIPrefix+"/renew", f.handleRenew)
-	mux.HandleFunc("POST "+wire.APIPrefix+"/nodes/{id}/heartbeat", f.own(f.handleHeartbeat))
-	mux.HandleFunc("POST "+wire.APIPrefix+"/nodes/{id}/events", f.own(f.handleEvents))
-	mux.HandleFunc("POST "+wire.APIPrefix+"/nodes/{id}/metrics", f.own(f.handleMetrics))
+	mux.HandleFunc("POST "+wire.APIPrefix+"/renew", f.inTurn(f.handleRenew))
+	mux.HandleFunc("POST "+wire.APIPrefix+"/nodes/{id}/heartbeat", f.own(f.inTurn(f.handleHeartbeat)))
+	mux.HandleFunc("POST "+wire.APIPrefix+"/nodes/{id}/events", f.own(f.inTurn(f.handleEvents)))
+	mux.HandleFunc("POST "+wire.APIPrefix+"/nodes/{id}/metrics", f.own(f.inTurn(f.handleMetrics)))
 	mux.HandleFunc("GET "+wire.APIPrefix+"/nodes/{id}/link", f.own(f.handleLink))
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		answerError(w, &wire.Error{Status: http.StatusNotFound, Code: "not_found", Message: "There is nothing at this address."})
@@ -225,6 +227,22 @@ func (f *Fleet) own(next http.HandlerFunc) http.HandlerFunc {
 			answerError(w, errOtherNode)
 			return
 		}
+		next(w, r)
+	}
+}
+
+// inTurn works on one request of a node at a time at a route that writes, and reads no body before:
+// however many it sends at once, others wait for one of them at most.
+func (f *Fleet) inTurn(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		turn := f.links.turn(callerOf(r).node, r.Pattern)
+		ctx, cancel := context.WithTimeout(r.Context(), turnTimeout)
+		defer cancel()
+		if acquire(ctx, turn) != nil {
+			answerError(w, errBusy)
+			return
+		}
+		defer func() { <-turn }()
 		next(w, r)
 	}
 }

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -147,6 +148,18 @@ func (in *NodeInput) checkLabels(fault func(field, code, message string)) {
 			return
 		}
 	}
+}
+
+// CheckLabels says what is wrong with labels that an operator entered as JSON; nil when they are
+// usable.
+func CheckLabels(raw []byte) error {
+	var in NodeInput
+	if len(raw) > 0 && json.Unmarshal(raw, &in.Labels) != nil {
+		return errors.New("labels are an object of names and texts")
+	}
+	var said error
+	in.checkLabels(func(_, _, message string) { said = errors.New(message) })
+	return said
 }
 
 func validHost(s string) bool { return len(s) <= 253 && hostName().MatchString(s) }

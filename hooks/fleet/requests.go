@@ -20,6 +20,7 @@ import (
 const (
 	maxNodeAnswer      = 32 << 20 // a sync of wire.MaxSyncSpecs servers
 	consoleWindowBytes = 32 << 10 // gorilla's buffers of one console
+	maxConsoleFrame    = 2 << 20  // a node sends 128 KiB of text at most, in the worst case six times that as JSON
 )
 
 // bounds returns what bounds this instance's requests to a node, ErrNodeOffline when no instance has a
@@ -223,6 +224,7 @@ func (f *Fleet) Console(ctx context.Context, node, server string, after int64) (
 	target := "ws://" + node + wire.APIPrefix + "/servers/" + server + "/console?after=" + strconv.FormatInt(after, 10)
 	conn, res, err := d.DialContext(ctx, target, nil) //nolint:bodyclose // on failure gorilla hands out a buffered body that needs no closing
 	if err == nil {
+		conn.SetReadLimit(maxConsoleFrame)
 		return conn, nil
 	}
 	release()

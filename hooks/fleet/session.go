@@ -137,6 +137,7 @@ func (f *Fleet) holdControl(ctx context.Context, s *session) {
 	defer wg.Wait()
 	defer cancel()
 	wg.Go(func() { keepAlive(s.Session) })
+	wg.Go(func() { refuseStreams(s.Session) })
 	wg.Go(func() { f.keepSynced(ctx, s) })
 	<-s.CloseChan()
 	f.log.Info("node link ended", "node", s.node)
@@ -167,6 +168,7 @@ func (f *Fleet) holdBulk(s *session) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { keepAlive(s.Session) })
+	wg.Go(func() { refuseStreams(s.Session) })
 	tick := time.NewTicker(bulkIdleAfter / 2)
 	defer tick.Stop()
 	for idle := 0; idle < 2; {
@@ -201,6 +203,18 @@ func keepAlive(s *yamux.Session) {
 	}
 }
 
+// refuseStreams closes what a node opens beyond its hello: nobody would read it, and each could fill a
+// window of the panel's memory. It ends with the session.
+func refuseStreams(s *yamux.Session) {
+	for {
+		stream, err := s.AcceptStream()
+		if err != nil {
+			return
+		}
+		stream.Close()
+	}
+}
+
 // greet reads the node's hello from the first stream and answers it. A node that is too far from our
 // version is told which side to upgrade, and gets an incident.
 func (f *Fleet) greet(s *session) error {
@@ -221,8 +235,8 @@ func (f *Fleet) greet(s *session) error {
 	}
 	s.boot = hello.BootID
 	reply := wire.HelloReply{Version: wire.Version, InstanceID: f.instance, Instances: f.addresses(), PanelClock: time.Now().UTC()}
-	if n.SpoolID() == hello.SpoolID {
-		reply.AckedSeq = n.AckedSeq()
+	if reply.AckedSeq, err = f.beginSpool(n, hello.SpoolID); err != nil {
+		return err
 	}
 	reply.Error = versionError(hello.Version)
 	if err := f.noteVersion(n, hello, reply.Error); err != nil {
@@ -237,6 +251,24 @@ func (f *Fleet) greet(s *session) error {
 		return reply.Error
 	}
 	return nil
+}
+
+// beginSpool returns how far a node's spool is durable, and notes one that is new before anything of
+// the rebuilt node is taken in.
+func (f *Fleet) beginSpool(n *collections.Node, spool string) (acked int64, err error) {
+	if spool = clip(spool, 64); spool == "" || n.SpoolID() == spool {
+		return n.AckedSeq(), nil
+	}
+	err = collections.Tx(f.app, []collections.Lock{nodeLock(n.Id)}, func(tx core.App) error {
+		now, err := collections.FindNode(tx, n.Id)
+		if err != nil {
+			return err
+		}
+		err = f.begin(tx, now, spool)
+		acked = now.AckedSeq()
+		return err
+	})
+	return acked, err
 }
 
 // versionError refuses what is not our version or the one before.

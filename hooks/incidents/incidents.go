@@ -79,6 +79,11 @@ func (b *Book) Open(tx core.App, in Incident) error {
 func (b *Book) open(tx core.App, in Incident) error {
 	now := time.Now().UTC()
 	row, err := findOpen(tx, in.Fingerprint)
+	if errors.Is(err, ErrNotOpen) && in.Node != "" {
+		if in, err = gathered(tx, in); err == nil {
+			row, err = findOpen(tx, in.Fingerprint)
+		}
+	}
 	isNew := errors.Is(err, ErrNotOpen)
 	switch {
 	case isNew:
@@ -109,6 +114,23 @@ func (b *Book) open(tx core.App, in Incident) error {
 		return b.onOpen(tx, row)
 	}
 	return nil
+}
+
+// maxOpenPerNode is how many incidents of one kind may be open about one node. A node can invent any
+// number of things to report.
+const maxOpenPerNode = 50
+
+// gathered returns the incident, or what stands for it and all further ones of its kind when there are
+// too many about its node.
+func gathered(tx core.App, in Incident) (Incident, error) {
+	n, err := tx.CountRecords(collections.Incidents, dbx.HashExp{"status": Opened, "kind": in.Kind, "node": in.Node})
+	if err != nil || n < maxOpenPerNode {
+		return in, err
+	}
+	in.Fingerprint = in.Kind + ":" + in.Node + ":more"
+	in.Detail = "The last of them: " + in.Title + ". " + in.Detail
+	in.Title, in.Server = fmt.Sprintf("More than %d reports of %s about one node", maxOpenPerNode, in.Kind), ""
+	return in, nil
 }
 
 // rank orders severities; one that is not known has the lowest, and does not pass the schema.

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -37,7 +38,10 @@ func New(j *jobs.Queue, i *incidents.Book, a *audit.Log, database string) *Ops {
 	return &Ops{j, i, a, database}
 }
 
-const perPage = 50
+const (
+	perPage = 50
+	maxPage = 1 << 20
+)
 
 // Routes registers the operators' routes and the status on the /api/v1 group.
 func (o *Ops) Routes(g *router.RouterGroup[*core.RequestEvent]) {
@@ -70,10 +74,19 @@ func page(e *core.RequestEvent) (int, error) {
 		return 1, nil
 	}
 	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		return 0, access.InvalidField("page", "out_of_range", "Pages are counted from 1.")
+	if err != nil || n < 1 || n > maxPage {
+		return 0, access.InvalidField("page", "out_of_range", fmt.Sprintf("Pages are counted from 1 to %d.", maxPage))
 	}
 	return n, nil
+}
+
+// oneOf reads a filter that has few values; none is "".
+func oneOf(e *core.RequestEvent, name string, values ...string) (string, error) {
+	v := e.Request.URL.Query().Get(name)
+	if v != "" && !slices.Contains(values, v) {
+		return "", access.InvalidField(name, "unknown", "Use one of "+strings.Join(values, ", ")+".")
+	}
+	return v, nil
 }
 
 // jobView is a job as an operator sees it: with what went wrong.
@@ -88,18 +101,29 @@ func (o *Ops) listJobs(e *core.RequestEvent, _ access.Actor) error {
 	if err != nil {
 		return err
 	}
-	where := dbx.HashExp{}
-	for _, column := range []string{"state", "kind", "subject", "tenant"} {
-		if v := e.Request.URL.Query().Get(column); v != "" {
-			where[column] = v
+	state, err := oneOf(e, "state", jobs.Ready, jobs.Running, jobs.Waiting, jobs.Done, jobs.Dead, jobs.Cancelled, jobs.Superseded)
+	if err != nil {
+		return err
+	}
+	filter := map[string]string{"state": state}
+	for _, column := range []string{"kind", "subject", "tenant"} {
+		filter[column] = e.Request.URL.Query().Get(column)
+	}
+	var where []dbx.Expression
+	for column, v := range filter {
+		if v != "" {
+			where = append(where, dbx.HashExp{column: v})
 		}
 	}
-	total, err := e.App.CountRecords(collections.Jobs, where)
+	total, err := e.App.CountRecords(collections.Jobs, where...)
 	if err != nil {
 		return fmt.Errorf("count jobs: %w", err)
 	}
 	var rows []*collections.Job
-	q := e.App.RecordQuery(collections.Jobs).AndWhere(where).OrderBy("created DESC", "id ASC").Limit(perPage).Offset(int64((n - 1) * perPage))
+	q := e.App.RecordQuery(collections.Jobs).OrderBy("created DESC", "id ASC").Limit(perPage).Offset(int64((n - 1) * perPage))
+	for _, w := range where {
+		q.AndWhere(w)
+	}
 	if err := q.All(&rows); err != nil {
 		return fmt.Errorf("list jobs: %w", err)
 	}
@@ -152,8 +176,12 @@ func (o *Ops) listIncidents(e *core.RequestEvent, _ access.Actor) error {
 	if err != nil {
 		return err
 	}
+	status, err := oneOf(e, "status", incidents.Opened, incidents.Resolved)
+	if err != nil {
+		return err
+	}
 	p := e.Request.URL.Query()
-	rows, total, err := o.incidents.List(e.App, incidents.Filter{Status: p.Get("status"), Tenant: p.Get("tenant"), Node: p.Get("node"), Server: p.Get("server")}, n, perPage)
+	rows, total, err := o.incidents.List(e.App, incidents.Filter{Status: status, Tenant: p.Get("tenant"), Node: p.Get("node"), Server: p.Get("server")}, n, perPage)
 	if err != nil {
 		return err
 	}

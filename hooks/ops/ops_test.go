@@ -160,8 +160,18 @@ func TestAnOperatorDecidesAboutJobsThatWereGivenUp(t *testing.T) {
 	if _, r, raw := d.do(t, d.super, "GET", "jobs?state=done", ""); r.Total != 0 || !strings.Contains(raw, `"items":[]`) {
 		t.Errorf("others: %s", raw)
 	}
-	if status, r, _ := d.do(t, d.super, "GET", "jobs?page=0", ""); status != 400 || r.Code != "invalid_input" {
-		t.Errorf("page 0: %d %s", status, r.Code)
+	if status, r, raw := d.do(t, d.super, "GET", "jobs", ""); status != 200 || r.Total != 3 || len(r.Items) != 3 {
+		t.Errorf("all of them: %d %s", status, raw)
+	}
+	for _, list := range []string{"jobs?", "incidents?"} {
+		for _, query := range []string{"page=0", "page=-1", "page=x", "page=1048577", "page=9223372036854775807", "state=unknown&status=unknown"} {
+			if status, r, _ := d.do(t, d.super, "GET", list+query, ""); status != 400 || r.Code != "invalid_input" {
+				t.Errorf("%s%s: %d %s", list, query, status, r.Code)
+			}
+		}
+		if status, r, raw := d.do(t, d.super, "GET", list+"page=1048576", ""); status != 200 || len(r.Items) != 0 {
+			t.Errorf("far behind the end of %s %d %s", list, status, raw)
+		}
 	}
 	if _, _, raw := d.do(t, d.super, "GET", "jobs/health", ""); !strings.Contains(raw, `"dead":3`) {
 		t.Errorf("health: %s", raw)

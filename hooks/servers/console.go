@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,43 +32,10 @@ const (
 	consolePongWait   = 60 * time.Second // of silence before a viewer counts as gone
 	consolePing       = 25 * time.Second
 	consoleInputBytes = 6*wire.MaxCommandBytes + 512 // a command of 4 KiB, every byte escaped
-	commandsPerSecond = 10
-	commandWait       = 15 * time.Second // for a command to be in the game
-	activityCommand   = 256              // bytes of a command that the activity list shows
+	commandsPerSecond = 10                           // of one person, in all consoles
+	commandWait       = 15 * time.Second             // for a command to be in the game
+	activityCommand   = 256                          // bytes of a command that the activity list shows
 )
-
-// seats bound what is open at once at this instance of the panel, in all and of one person: they keep one
-// process from being filled up, and every instance has its own.
-type seats struct {
-	most, each int // immutable
-
-	mu    sync.Mutex
-	taken int            // guarded by mu
-	of    map[string]int // by person; guarded by mu
-}
-
-func newSeats(most, each int) *seats { return &seats{most: most, each: each, of: map[string]int{}} }
-
-// take returns false when there is no seat for the person; leave gives one back.
-func (s *seats) take(person string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.taken >= s.most || s.of[person] >= s.each {
-		return false
-	}
-	s.taken++
-	s.of[person]++
-	return true
-}
-
-func (s *seats) leave(person string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.taken--
-	if s.of[person]--; s.of[person] == 0 {
-		delete(s.of, person)
-	}
-}
 
 func (s *Servers) consoleToken(e *core.RequestEvent) error {
 	a, row, err := s.allowed(e, "console.read")
@@ -108,7 +76,12 @@ func (s *Servers) console(e *core.RequestEvent) error {
 		return nil // Upgrade has answered
 	}
 	defer viewer.Close()
-	(&consoleProxy{s: s, app: e.App, actor: a, tenant: claims.Tenant, server: row.Id, node: row.Node(), viewer: viewer, seat: seat, gone: make(chan struct{})}).run()
+	p := &consoleProxy{s: s, app: e.App, actor: a, tenant: claims.Tenant, server: row.Id, node: row.Node(), viewer: viewer, seat: seat,
+		gone: make(chan struct{}), check: make(chan struct{}, 1)}
+	p.check <- struct{}{} // what changed while the node was dialled
+	s.consoles.sit(p)
+	defer s.consoles.rise(p)
+	p.run()
 	return nil
 }
 
@@ -156,6 +129,7 @@ type consoleProxy struct {
 	viewer               *websocket.Conn
 	seat                 *seat
 	gone                 chan struct{} // closed when the viewer is
+	check                chan struct{} // capacity 1: ask again
 
 	mu sync.Mutex // guards writes to viewer
 }
@@ -189,7 +163,11 @@ func (p *consoleProxy) down() {
 		case <-p.gone:
 			return
 		case <-ping.C:
-			if p.say(websocket.PingMessage, nil) != nil {
+			if p.say(websocket.PingMessage, nil) != nil || !p.stillMay() { // another panel may have changed it
+				return
+			}
+		case <-p.check:
+			if !p.stillMay() {
 				return
 			}
 		case <-wake:
@@ -207,23 +185,42 @@ func (p *consoleProxy) say(kind int, frame []byte) error {
 	return p.viewer.WriteMessage(kind, frame)
 }
 
+// ask has the question come up again soon; it does not wait.
+func (p *consoleProxy) ask() {
+	select {
+	case p.check <- struct{}{}:
+	default: // it is about to
+	}
+}
+
+// stillMay tells a viewer whose right to read has ended why he is cut off. A question that cannot be
+// answered now changes nothing; it is asked again.
+func (p *consoleProxy) stillMay() bool {
+	err := p.actor.Still(p.app)
+	if err == nil {
+		err = p.s.Tenancy.Can(p.app, p.actor, "console.read", tenancy.Resource{Tenant: p.tenant, Server: p.server})
+	}
+	var refused *access.Error
+	if !errors.As(err, &refused) {
+		return true
+	}
+	_ = p.say(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.ClosePolicyViolation, refused.Code))
+	return false
+}
+
 // up carries viewer → node.
 func (p *consoleProxy) up() {
 	p.viewer.SetReadLimit(consoleInputBytes)
 	alive := func(string) error { return p.viewer.SetReadDeadline(time.Now().Add(consolePongWait)) }
 	p.viewer.SetPongHandler(alive)
 	_ = alive("")
-	window, sent := time.Now(), 0
 	for {
 		_, frame, err := p.viewer.ReadMessage()
 		if err != nil {
 			return
 		}
 		_ = alive("")
-		if now := time.Now(); now.Sub(window) >= time.Second {
-			window, sent = now, 0
-		}
-		if sent++; sent > commandsPerSecond {
+		if !p.s.consoles.pace(p.actor.ID, time.Now()) {
 			p.refuse("too_fast", "You are typing faster than the console takes it. Wait a second.")
 			continue
 		}
@@ -234,8 +231,13 @@ func (p *consoleProxy) up() {
 // command passes one line to the game if its sender may, and tells him when it was not delivered.
 func (p *consoleProxy) command(frame []byte) {
 	var in wire.ConsoleInput
-	if err := json.Unmarshal(frame, &in); err != nil || in.Command == "" || len(in.Command) > wire.MaxCommandBytes {
+	// A line end would be taken out on the node: what is written down has to be what is typed.
+	if err := json.Unmarshal(frame, &in); err != nil || in.Command == "" || len(in.Command) > wire.MaxCommandBytes || strings.ContainsAny(in.Command, "\r\n\x00") {
 		p.refuse("command_invalid", "That is no command: send one line of at most 4,096 bytes.")
+		return
+	}
+	if p.actor.Still(p.app) != nil {
+		p.ask()
 		return
 	}
 	if err := p.s.Tenancy.Can(p.app, p.actor, "console.write", tenancy.Resource{Tenant: p.tenant, Server: p.server}); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gorilla/websocket"
 	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/hooks/access"
@@ -144,8 +145,10 @@ func TestAConsoleCarriesLinesAndRecordsCommands(t *testing.T) {
 	}
 	v.say(strings.Repeat("x", wire.MaxCommandBytes+1))
 	v.refused("command_invalid")
-	v.say("")
-	v.refused("command_invalid")
+	for _, command := range []string{"", "say a\nop me", "ba\rn me", "say \x00"} {
+		v.say(command)
+		v.refused("command_invalid")
+	}
 	must(t, v.conn.WriteMessage(websocket.TextMessage, []byte("say hello")))
 	v.refused("command_invalid")
 	if n := w.commands(); n != 2 {
@@ -185,6 +188,72 @@ func TestWhoMayReadMayNotType(t *testing.T) {
 	owner := open(t, url+id+"/console/ws", w.consoleToken(w.owner, id))
 	owner.say("op me")
 	owner.refused("forbidden")
+}
+
+// What is open ends with the right to it, also for somebody who only reads.
+func TestAConsoleEndsWithTheRightToIt(t *testing.T) {
+	t.Parallel()
+	w, _, id, url := stage(t)
+	user := func(name string) *core.Record {
+		return must2(w.app.FindAuthRecordByEmail("users", name+"@example.org"))(t)
+	}
+	cut := func(what string, v *viewer) {
+		t.Helper()
+		_ = v.conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+		for {
+			_, _, err := v.conn.ReadMessage()
+			if err == nil {
+				continue
+			}
+			if !websocket.IsCloseError(err, websocket.ClosePolicyViolation) {
+				t.Errorf("%s: %v", what, err)
+			}
+			return
+		}
+	}
+	owner, member := open(t, url+id+"/console/ws", w.consoleToken(w.owner, id)), open(t, url+id+"/console/ws", w.consoleToken(w.member, id))
+	owner.line("ready to play")
+	member.line("ready to play")
+	unused := w.consoleToken(w.owner, id)
+
+	w.Servers.Recheck() // nothing has changed
+	owner.say("still there")
+	owner.line("you said still there")
+
+	u := user("owner")
+	u.SetPassword("another-long-password")
+	must(t, w.app.Save(u))
+	w.Servers.Recheck()
+	cut("a new password", owner)
+	if _, res, err := dial(t, url+id+"/console/ws", unused); err == nil || res.StatusCode != 401 {
+		t.Errorf("a token from before the new password: %v", res)
+	}
+
+	member.line("you said still there")
+	m := must2(collections.One[collections.TenantMember](w.app, collections.TenantMembers, dbx.HashExp{"user": user("member").Id}))(t)
+	_, err := w.app.NonconcurrentDB().Delete(collections.RoleBindings, dbx.HashExp{"member": m.Id}).Execute()
+	must(t, err)
+	w.Servers.Recheck()
+	cut("without a role", member)
+	eventually(t, 30*time.Second, "the seats are given back", func() bool {
+		w.consoles.mu.Lock()
+		defer w.consoles.mu.Unlock()
+		return len(w.consoles.open) == 0 && w.consoles.taken == 0
+	})
+
+	// A line is refused also when nobody was told of the change.
+	again := must2(user("owner").NewAuthToken())(t)
+	owner = open(t, url+id+"/console/ws", w.consoleToken(again, id))
+	owner.line("ready to play")
+	before := w.commands()
+	u = user("owner")
+	u.RefreshTokenKey()
+	must(t, w.app.Save(u))
+	owner.say("op me")
+	cut("a line after a new password", owner)
+	if w.commands() != before {
+		t.Error("the line was taken")
+	}
 }
 
 func TestTypingTooFastIsRefused(t *testing.T) {
@@ -275,6 +344,15 @@ func TestSeatsAreBoundedInAllAndOfOnePerson(t *testing.T) {
 	s := newSeats(3, 2)
 	if first, second, third := s.take("a"), s.take("a"), s.take("a"); !first || !second || third || !s.take("b") || s.take("c") {
 		t.Fatalf("%+v", s.of)
+	}
+	now := time.Now()
+	for i := range commandsPerSecond + 1 {
+		if s.pace("a", now) != (i < commandsPerSecond) {
+			t.Errorf("line %d of one second", i)
+		}
+	}
+	if !s.pace("b", now) || !s.pace("a", now.Add(time.Second)) || s.pace("nobody", now) {
+		t.Error("the pace is each person's own, and a second long")
 	}
 	s.leave("a")
 	if !s.take("c") || s.take("d") {

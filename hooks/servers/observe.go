@@ -41,6 +41,10 @@ func (s *Servers) Specs(app core.App, node string) ([]wire.Spec, error) {
 // Observe takes in what a node says of a server (fleet.Placements). Reports that are older than
 // what is known, or of another placement, change nothing.
 func (s *Servers) Observe(tx core.App, node string, o wire.Observed) error {
+	if !plausible(o.PlacementEpoch) || !plausible(o.Generation) || !plausible(o.Revision) {
+		return fmt.Errorf("server %s: epoch %d, generation %d, revision %d: no panel gave such numbers: %w",
+			clip(o.ServerID, 15), o.PlacementEpoch, o.Generation, o.Revision, fleet.ErrPermanent)
+	}
 	row, err := s.placed(tx, node, o.ServerID)
 	if err != nil || row == nil {
 		return err
@@ -87,6 +91,20 @@ func (s *Servers) Observe(tx core.App, node string, o wire.Observed) error {
 		return s.insist(tx, row)
 	}
 	return s.Jobs.Wake(tx, row.Id)
+}
+
+// plausible reports whether a counter leaves room above it: columns are exact to 2^53, and a node must
+// not be able to bring a server to where no newer command counts.
+func plausible(n int64) bool { return n >= 0 && n < 1<<50 }
+
+// Rebuilt makes the next word of a node count, whatever its revision (fleet.Placements): a node that
+// lost its records counts from 1 again.
+func (s *Servers) Rebuilt(tx core.App, node string) error {
+	_, err := tx.NonconcurrentDB().Update(collections.Servers, dbx.Params{"observed_revision": 0}, dbx.HashExp{"node": node}).Execute()
+	if err != nil {
+		return fmt.Errorf("forget revisions of node %s: %w", node, err)
+	}
+	return nil
 }
 
 // insist brings a generation to the node that no command asked for.

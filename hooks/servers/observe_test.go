@@ -2,6 +2,7 @@ package servers
 
 import (
 	"errors"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -77,6 +78,54 @@ func TestAnObservationFromTheFutureIsAnsweredByANewerGeneration(t *testing.T) {
 	w.say(node, wire.Observed{ServerID: id, PlacementEpoch: 4, Generation: 2, Revision: 41, State: wire.StateStopped, Installed: true})
 	if row := w.row(id); row.PlacementEpoch() != 4 || row.Generation() != 9 || row.ObservedEpoch() != 4 {
 		t.Errorf("an epoch from the future leads to (%d, %d)", row.PlacementEpoch(), row.Generation())
+	}
+}
+
+// Numbers beyond what columns hold exactly would bring a server to where no newer command counts.
+func TestNumbersThatNoPanelGaveAreRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	node := w.addNode("n1", "20000-20100")
+	id := w.mustCreate("")
+	before := w.row(id)
+	good := wire.Observed{ServerID: id, PlacementEpoch: 1, Generation: 1, Revision: 1, State: wire.StateRunning, Installed: true, Settled: true}
+	for _, n := range []int64{1 << 50, 1 << 53, math.MaxInt64, -1, math.MinInt64} {
+		for field, set := range map[string]func(*wire.Observed){
+			"epoch": func(o *wire.Observed) { o.PlacementEpoch = n }, "generation": func(o *wire.Observed) { o.Generation = n }, "revision": func(o *wire.Observed) { o.Revision = n },
+		} {
+			o := good
+			set(&o)
+			if err := w.report(node, wire.Event{Kind: wire.EventObserved, Observed: &o}); !errors.Is(err, fleet.ErrPermanent) {
+				t.Errorf("%s %d: %v", field, n, err)
+			}
+		}
+	}
+	if after := w.row(id); after.Rev() != before.Rev() || after.Generation() != 1 || after.ObservedRevision() != 0 {
+		t.Errorf("it is at (%d, %d), revision %d", after.PlacementEpoch(), after.Generation(), after.ObservedRevision())
+	}
+}
+
+// A node that lost its records numbers what it says from the beginning, and what it says counts.
+func TestARebuiltNodeIsBelieved(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	node, other := w.addNode("n1", "20000-20100"), w.addNode("n2", "20000-20100")
+	id := w.mustCreate("")
+	w.say(node, wire.Observed{ServerID: id, PlacementEpoch: 1, Generation: 1, Revision: 40, State: wire.StateRunning, Installed: true, Settled: true})
+	anew := wire.Observed{ServerID: id, PlacementEpoch: 1, Generation: 1, Revision: 1, State: wire.StateInstalling}
+	w.say(node, anew)
+	if s := w.row(id).Status(); s != string(Running) {
+		t.Fatalf("an old word made it %s", s)
+	}
+	must(t, w.tx(func(tx core.App) error { return w.Rebuilt(tx, other) }))
+	w.say(node, anew)
+	if s := w.row(id).Status(); s != string(Running) {
+		t.Fatalf("another node was rebuilt, and it is %s", s)
+	}
+	must(t, w.tx(func(tx core.App) error { return w.Rebuilt(tx, node) }))
+	w.say(node, anew)
+	if row := w.row(id); row.Status() != string(Installing) || row.ObservedRevision() != 1 {
+		t.Errorf("it is %s at revision %d", row.Status(), row.ObservedRevision())
 	}
 }
 

@@ -53,15 +53,16 @@ type Docker struct {
 	fresh *client.Client
 	log   *slog.Logger
 
-	life    context.Context // ends at Close; pulls run under it, because they outlive their callers
-	end     context.CancelFunc
-	work    sync.WaitGroup // pulls and log readers
-	netMu   sync.Mutex     // serialises the making and removing of networks; held over calls, see network
-	mu      sync.Mutex     // guards all below; never held over a call
-	closed  bool
-	flights map[string]*flight // by image name: pulls that callers share
-	warned  map[string]bool    // at most maxWarned
-	builtin builtinDigest
+	life     context.Context // ends at Close; pulls run under it, because they outlive their callers
+	end      context.CancelFunc
+	work     sync.WaitGroup // pulls and log readers
+	firewall sync.Mutex     // serialises the replacing of our table
+	netMu    sync.Mutex     // serialises the making and removing of networks; held over calls, see network
+	mu       sync.Mutex     // guards all below; never held over a call
+	closed   bool
+	flights  map[string]*flight // by image name: pulls that callers share
+	warned   map[string]bool    // at most maxWarned
+	builtin  builtinDigest
 }
 
 var _ Engine = (*Docker)(nil)

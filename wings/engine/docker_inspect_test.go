@@ -305,3 +305,28 @@ func TestDockerMakesImageVolumesTemporary(t *testing.T) {
 		t.Errorf("mounts = %+v, want the data folder alone", in.Mounts)
 	}
 }
+
+// A game or an installer that multiplies without end fills its own container and nothing else.
+func TestAForkBombStaysInItsContainer(t *testing.T) {
+	t.Parallel()
+	for _, role := range []engine.Role{engine.RoleGame, engine.RoleInstall} {
+		t.Run(string(role), func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			spec := b.spec(enginetest.NewID(), "shell", `
+n=0
+while sleep 60 & do n=$((n+1)); echo "made $n"; done`) // ends when the shell cannot fork
+			spec.Role, spec.Stdin, spec.Limits.PIDs = role, role == engine.RoleGame, 40
+			exit, lines := b.output(spec)
+			made := 0
+			for _, line := range lines {
+				if n, err := strconv.Atoi(strings.TrimPrefix(line, "made ")); err == nil {
+					made = max(made, n)
+				}
+			}
+			if made < 20 || made >= 40 || exit.Code == 0 {
+				t.Errorf("%d processes were made of 40, it ended with %d", made, exit.Code)
+			}
+		})
+	}
+}

@@ -26,11 +26,15 @@ const subnetTries = 32
 // EnsureNetwork implements Engine.
 //
 // A tenant's containers reach each other on their bridge. Those of another tenant are on another
-// bridge, and Docker's isolation chains drop what goes from bridge to bridge.
+// bridge, and Docker's isolation chains drop what goes from bridge to bridge. The machine is kept from
+// them by guardHost, before the first of them is there.
 func (d *Docker) EnsureNetwork(ctx context.Context, _ string, tenant string) (string, error) {
 	name := networkPrefix + tenant
 	d.netMu.Lock()
 	defer d.netMu.Unlock()
+	if err := d.guardHost(); err != nil {
+		return "", err
+	}
 	if err := d.ensureNetwork(ctx, name, tenant); err != nil {
 		return "", fmt.Errorf("make network %s: %w", name, err)
 	}
@@ -130,7 +134,10 @@ func (d *Docker) RemoveNetworkIfUnused(ctx context.Context, _ string, tenant str
 			return prefixed(what, err)
 		}
 	}
-	return nil
+	if slices.ContainsFunc(all, func(n network.Summary) bool { return n.Name != name && n.Labels[LabelNode] == d.cfg.NodeLabel }) {
+		return nil
+	}
+	return prefixed(what, d.releaseHost())
 }
 
 // healNetwork makes the network of a container again if it is missing, and plugs the container in.

@@ -1,0 +1,174 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// A game may reach the internet and its tenant's other servers. Docker keeps it from other tenants, but
+// not from the machine: whatever listens there on all addresses (ssh, the panel, a database) and what
+// clouds tell their machines at link-local addresses would be a game's to ask. wings forbids both in a
+// table of its own, beside Docker's rules and whatever the operator has:
+//
+//	games → this machine   only answers to what the machine began, and its resolver
+//	games → 169.254/16     nothing
+//
+// Published ports are not touched: Docker turns them round before these rules are asked.
+
+// linkLocal is where clouds answer with credentials of the machine.
+var linkLocal = netip.MustParsePrefix("169.254.0.0/16")
+
+// Offsets in the IPv4 header, and of the destination port behind it.
+const (
+	ipSource, ipTarget = 12, 16
+	portTarget         = 2
+	resolverPort       = 53
+)
+
+// guardHost puts the rules into the engine's network namespace, in place of what is there of them. It
+// is asked before each start, because a firewall that is loaded anew forgets them.
+func (d *Docker) guardHost() error {
+	err := d.inFirewall(func(c *nftables.Conn, t *nftables.Table) {
+		hook := func(name string, at *nftables.ChainHook) *nftables.Chain {
+			return c.AddChain(&nftables.Chain{Name: name, Table: t, Type: nftables.ChainTypeFilter, Hooknum: at, Priority: nftables.ChainPriorityFilter})
+		}
+		rule := func(chain *nftables.Chain, verdict expr.VerdictKind, parts ...[]expr.Any) {
+			all := within(ipSource, d.cfg.NetworkPool)
+			for _, p := range parts {
+				all = append(all, p...)
+			}
+			c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: append(all, &expr.Verdict{Kind: verdict})})
+		}
+		input, forward := hook("input", nftables.ChainHookInput), hook("forward", nftables.ChainHookForward)
+		rule(input, expr.VerdictAccept, begunElsewhere())
+		rule(input, expr.VerdictAccept, toPort(unix.IPPROTO_UDP, resolverPort))
+		rule(input, expr.VerdictAccept, toPort(unix.IPPROTO_TCP, resolverPort))
+		rule(input, expr.VerdictDrop)
+		rule(forward, expr.VerdictDrop, within(ipTarget, linkLocal))
+	})
+	if err != nil {
+		return fmt.Errorf("keep games from the machine (nftables): %w", err)
+	}
+	return nil
+}
+
+// releaseHost takes the rules away; nothing is left to keep from the machine.
+func (d *Docker) releaseHost() error {
+	if err := d.inFirewall(nil); err != nil {
+		return fmt.Errorf("remove the firewall table: %w", err)
+	}
+	return nil
+}
+
+// inFirewall replaces this daemon's table by what fill puts into it, in one step. Without fill there is
+// none afterwards.
+func (d *Docker) inFirewall(fill func(*nftables.Conn, *nftables.Table)) error {
+	d.firewall.Lock()
+	defer d.firewall.Unlock()
+	namespace, err := d.engineNamespace()
+	if err != nil {
+		return err
+	}
+	var opts []nftables.ConnOption
+	if namespace != nil {
+		defer namespace.Close()
+		opts = append(opts, nftables.WithNetNSFd(int(namespace.Fd())))
+	}
+	c, err := nftables.New(opts...)
+	if err != nil {
+		return err
+	}
+	table := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: d.tableName()}
+	c.AddTable(table) // so that it can be removed whether it is there or not
+	c.DelTable(table)
+	if fill != nil {
+		fill(c, c.AddTable(table))
+	}
+	return c.Flush()
+}
+
+// tableName is this daemon's own: several may share a machine.
+func (d *Docker) tableName() string {
+	h := fnv.New64a()
+	h.Write([]byte(d.cfg.NodeLabel))
+	return fmt.Sprintf("mamba-%016x", h.Sum64())
+}
+
+// engineNamespace is the network namespace of the process behind the engine's socket; nil is our own.
+func (d *Docker) engineNamespace() (*os.File, error) {
+	path, local := strings.CutPrefix(d.cli.DaemonHost(), "unix://")
+	if !local {
+		return nil, nil
+	}
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var peer *unix.Ucred
+	var perr error
+	if err := raw.Control(func(fd uintptr) { peer, perr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil || perr != nil {
+		return nil, errors.Join(err, perr)
+	}
+	if peer.Pid <= 0 { // of another process namespace, e.g. wings in a container with the host's network
+		return nil, nil
+	}
+	f, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", peer.Pid))
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, nil // locked up by systemd, as deploy/systemd does: there it is our own
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find the engine's network: %w", err)
+	}
+	theirs, err := f.Stat()
+	own, oerr := os.Stat("/proc/self/ns/net")
+	if err = errors.Join(err, oerr); err != nil || os.SameFile(theirs, own) { // nothing to enter
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// within matches packets whose address at that place of the header is in the prefix.
+func within(offset uint32, p netip.Prefix) []expr.Any {
+	mask := net.CIDRMask(p.Bits(), 32)
+	return []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: mask, Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: p.Masked().Addr().AsSlice()},
+	}
+}
+
+// begunElsewhere matches packets of connections that a game did not begin, or that were let through.
+func begunElsewhere() []expr.Any {
+	states := binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED)
+	return []expr.Any{
+		&expr.Ct{Register: 1, Key: expr.CtKeySTATE},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: states, Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
+	}
+}
+
+// toPort matches packets to one port of a protocol.
+func toPort(protocol byte, port uint16) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocol}},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: portTarget, Len: 2},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(port)},
+	}
+}
