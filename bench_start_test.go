@@ -14,6 +14,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/core"
 )
 
 // coldClient opens a connection per request: the program it asks may be another one each time.
@@ -79,16 +82,78 @@ func benchIdleMemory(t *testing.T, r *report, _ sizes) {
 	p := alternate(*benchPairs, func() float64 { return idle(launchBare(t, bare, floor)) }, func() float64 { return idle(launchPanel(t, ours)) })
 	used := medianOf(p.ours)
 	r.row("Idle memory of the panel without a node (VmRSS)", mib(medianOf(p.floor)), mib(used), times(p.ratio()), "≤ 40 MB", used <= 40)
+	r.wingsMemory(t)
+	r.note("Memory is in MiB. It is read when it has stayed within 2 %% for three seconds after the start; no collection is forced from outside. Wings is one process, read %d times. Its %d servers came over the link from the panel; none of them has a container.", *benchPairs, manyServers)
+}
+
+// manyServers is how many wings has in the second row of its memory.
+const manyServers = 1000
+
+// wingsMemory reads the node daemon's memory with no server and with many that are stopped.
+func (r *report) wingsMemory(t *testing.T) {
 	house := newPanel(t, "--local-node", "--node-ports", portRange(t, 5))
 	house.start()
-	eventually(t, time.Minute, "the node is linked", func() error { return linked(house.super()) })
-	daemon := childOf(t, house.cmd.Process.Pid)
-	var wings []float64
-	for range *benchPairs {
-		wings = append(wings, settledMiB(t, daemon))
+	read := func(what, reach string, most float64) {
+		eventually(t, time.Minute, "the node is linked", func() error { return linked(house.super()) })
+		daemon := childOf(t, house.cmd.Process.Pid)
+		var used []float64
+		for range *benchPairs {
+			used = append(used, settledMiB(t, daemon))
+		}
+		r.row("Idle memory of wings "+what+" (VmRSS)", "—", mib(medianOf(used)), "—", reach, medianOf(used) <= most)
 	}
-	r.row("Idle memory of wings without servers (VmRSS)", "—", mib(medianOf(wings)), "—", "≤ 25 MB", medianOf(wings) <= 25)
-	r.note("Memory is in MiB. It is read when it has stayed within 2 %% for three seconds after the start; no collection is forced. Wings is one process, read %d times.", *benchPairs)
+	read("without servers", "≤ 25 MB", 25)
+	c := house.customer("mia")
+	first := house.createFor(c, stoppedServer("one of many"))
+	c.until(first.ID, time.Minute, "STOPPED")
+	house.stop()
+	house.copies(first.ID, manyServers-1)
+	house.start()
+	eventually(t, 5*time.Minute, "wings has them all", func() error {
+		var known struct{ Total int }
+		if c.ok("GET", "/api/v1/servers?per_page=1&status=STOPPED", nil, &known); known.Total < manyServers {
+			return fmt.Errorf("%d are known to be stopped", known.Total)
+		}
+		return nil
+	})
+	read(fmt.Sprintf("with %d stopped servers", manyServers), "≤ 45 MB", 45)
+}
+
+func stoppedServer(name string) map[string]any {
+	body := noInstallServer(name)
+	body["start"] = false
+	return body
+}
+
+// copiesSQL makes servers like one that there is, of which the node has not heard yet. The panel tells
+// it, and calls them stopped once the node has answered.
+var copiesSQL = []string{
+	`INSERT INTO servers (id, tenant, name, node, blueprint, blueprint_version, variant, cpu_limit_millicores, mem_limit_mb, disk_gb, environment,
+			status, desired_state, placement_epoch, generation, install_status, rev, created, updated)
+		WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < {:n})
+		SELECT printf('many%011d', i), tenant, printf('Copy %d', i), node, blueprint, blueprint_version, variant, cpu_limit_millicores, mem_limit_mb, disk_gb,
+			environment, 'UNREACHABLE', 'stopped', placement_epoch, generation, 'DONE', 1, created, updated
+		FROM n, servers WHERE id = {:id}`,
+	`INSERT INTO allocations (id, tenant, server, node, ip_address, ports, cpu_millicores, memory_mib, disk_mib, status, allocated_at, created, updated)
+		SELECT replace(s.id, 'many', 'held'), a.tenant, s.id, a.node, a.ip_address, a.ports, a.cpu_millicores, a.memory_mib, a.disk_mib, a.status,
+			a.allocated_at, a.created, a.updated
+		FROM servers s, allocations a WHERE a.server = {:id} AND s.id LIKE 'many%'`,
+}
+
+// copies makes n more servers like one that there is, while the panel stands still.
+func (p *panel) copies(id string, n int) {
+	p.t.Helper()
+	db, err := core.DefaultDBConnect(filepath.Join(p.dir, "pb_data", "data.db"))
+	must(p.t, err)
+	for _, q := range copiesSQL {
+		params := dbx.Params{"id": id}
+		if strings.Contains(q, "{:n}") {
+			params["n"] = n
+		}
+		_, err := db.NewQuery(q).Bind(params).Execute()
+		must(p.t, err)
+	}
+	must(p.t, db.Close())
 }
 
 func mib(v float64) string { return fmt.Sprintf("%.1f MB", v) }

@@ -104,6 +104,7 @@ func (p *pulpit) cut() {
 	for _, c := range p.conns {
 		c.Close()
 	}
+	p.conns = nil
 }
 
 func linesOf(from, to int64) wire.ConsoleFrame {
