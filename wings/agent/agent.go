@@ -37,6 +37,7 @@ const (
 	stdinTimeout = 10 * time.Second // for one command to reach the game
 	maxUnknown   = 10_000           // containers remembered as reported
 	applyTries   = 3                // when a server is buried while its spec arrives
+	maxLooks     = 16               // servers that ask the engine how they are at one time; others wait
 )
 
 // Reporter takes the agent's events; Seq is its own to give. An event is durable once Report
@@ -73,6 +74,7 @@ type Agent struct {
 	wg     sync.WaitGroup
 	births chan struct{} // capacity 1: whoever makes a server, or answers for a buried one, holds it
 	meters *sampler      // nil without Config.Samples
+	looks  chan struct{} // capacity maxLooks: who asks the engine holds one
 
 	mu       sync.Mutex
 	servers  map[string]*server
@@ -110,7 +112,7 @@ func New(cfg Config) (*Agent, error) {
 		cfg.Dial = new(net.Dialer).DialContext
 	}
 	a := &Agent{cfg: cfg, engine: cfg.Engine, store: store{dir: cfg.Dir}, own: owner{cfg.UID, cfg.GID}, log: cfg.Logger,
-		births: make(chan struct{}, 1), servers: map[string]*server{}, reported: map[string]bool{}}
+		births: make(chan struct{}, 1), looks: make(chan struct{}, maxLooks), servers: map[string]*server{}, reported: map[string]bool{}}
 	if err := a.store.open(); err != nil {
 		return nil, err
 	}

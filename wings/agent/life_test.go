@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -389,6 +390,46 @@ func TestARefusingReporterIsToldTheLatestLater(t *testing.T) {
 		}
 		if got := r.rep.of(wire.EventCrash); len(got) != 2 || !got[1].Crash.GivenUp {
 			t.Errorf("%d crash reports, want both", len(got))
+		}
+	})
+}
+
+// crowded counts who asks the engine at one time.
+type crowded struct {
+	engine.Engine
+	now, most atomic.Int64
+}
+
+func (c *crowded) Inspect(ctx context.Context, op, name string) (engine.Container, error) {
+	for n := c.now.Add(1); ; {
+		if most := c.most.Load(); n <= most || c.most.CompareAndSwap(most, n) {
+			break
+		}
+	}
+	defer c.now.Add(-1)
+	pass(10 * time.Millisecond)
+	return c.Engine.Inspect(ctx, op, name)
+}
+
+func TestManyServersDoNotCrowdTheEngine(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		const many = 100
+		for n := range many {
+			spec := running(n + 1)
+			r.apply(stopped(spec))
+		}
+		for n := range many {
+			r.untilState(serverID(n+1), time.Minute, wire.StateStopped)
+		}
+		r.kill()
+		crowd := &crowded{}
+		r.wrap = func(e engine.Engine) engine.Engine { crowd.Engine = e; return crowd }
+		r.start()
+		for n := range many {
+			r.until(serverID(n+1), time.Minute, "looked at", func(o wire.Observed) bool { return o.Settled })
+		}
+		if most := crowd.most.Load(); most < 2 || most > maxLooks {
+			t.Errorf("%d servers asked the engine at one time, want up to %d", most, maxLooks)
 		}
 	})
 }

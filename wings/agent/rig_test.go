@@ -34,8 +34,9 @@ type rig struct {
 	agent *Agent
 	eng   engine.Engine
 
-	samples *recorder                // nil: nothing is measured
-	panel   func() (time.Time, bool) // the panel's clock; nil: the machine's own
+	samples *recorder                         // nil: nothing is measured
+	panel   func() (time.Time, bool)          // the panel's clock; nil: the machine's own
+	wrap    func(engine.Engine) engine.Engine // what start puts around the engine; nil: nothing
 }
 
 // inBubble runs f with a fresh node in fake time.
@@ -64,6 +65,9 @@ func newRig(t *testing.T) *rig {
 func (r *rig) start() {
 	r.t.Helper()
 	r.eng = r.m.Engine("node1")
+	if r.wrap != nil {
+		r.eng = r.wrap(r.eng)
+	}
 	uid, gid := 0, 0 // the defaults
 	if os.Geteuid() != 0 {
 		uid, gid = os.Getuid(), os.Getgid()

@@ -283,8 +283,15 @@ func restTime(in *input, r *row) time.Duration {
 	return wait
 }
 
-// look asks the engine for both containers.
+// look asks the engine for both containers. After a start all servers want to at once; an engine that
+// is asked by a thousand answers none in time, and each question costs a connection.
 func (s *server) look(ctx context.Context) (*input, error) {
+	select {
+	case s.a.looks <- struct{}{}:
+		defer func() { <-s.a.looks }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	game, err := s.inspect(ctx, gameName(s.id))
