@@ -31,6 +31,9 @@ type Config struct {
 	SMTP          string // host:port; empty: as set in the dashboard
 	BreakGlass    bool   // schema edits, imports, SQL and restores through the dashboard are allowed
 
+	TokenPace   int // requests a minute of one token; 0: the default, negative: no limit
+	AddressPace int // the same of one network without a token
+
 	Database *postgres.Database // nil: SQLite, and no other instance
 
 	Web http.Handler // the customer's web app
@@ -57,8 +60,19 @@ func Flags(f *pflag.FlagSet, version string) *Config {
 	text(&c.SMTP, "smtp", "MAMBA_SMTP", "", "SMTP server host:port for mails; default: as set in the dashboard")
 	f.BoolVar(&c.LocalNode, "local-node", truthy("MAMBA_LOCAL_NODE"), "run the node daemon of this machine as a child process (MAMBA_LOCAL_NODE)")
 	f.BoolVar(&c.Demo, "demo", truthy("MAMBA_DEMO"), "seed the demo once (MAMBA_DEMO)")
+	f.IntVar(&c.TokenPace, "token-pace", number("MAMBA_TOKEN_PACE"), "requests a minute that one token may make; 0: 6000, -1: no limit (MAMBA_TOKEN_PACE)")
+	f.IntVar(&c.AddressPace, "address-pace", number("MAMBA_ADDRESS_PACE"), "requests a minute that one network may make without a token; 0: 3000, -1: no limit (MAMBA_ADDRESS_PACE)")
 	c.BreakGlass = truthy("MAMBA_BREAK_GLASS")
 	return c
+}
+
+// number is 0 for what is no number.
+func number(env string) int {
+	n, err := strconv.Atoi(os.Getenv(env))
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 func truthy(env string) bool {
