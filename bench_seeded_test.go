@@ -58,6 +58,7 @@ func seed(t *testing.T, size sizes) seeded {
 	t.Helper()
 	house := newPanel(t)
 	house.start() // publishes the games
+	house.super().ok("PATCH", "/api/settings", map[string]any{"rateLimits": map[string]any{"excludedIPs": []string{"127.0.0.1"}}}, nil)
 	house.customer("lena")
 	house.stop()
 	db, err := core.DefaultDBConnect(filepath.Join(house.dir, "pb_data", "data.db"))

@@ -67,7 +67,8 @@ func newPanel(t testing.TB, args ...string) *panel {
 	mail, err := mailcatch.Start()
 	must(t, err)
 	t.Cleanup(func() { mail.Close() })
-	p := &panel{t: t, dir: t.TempDir(), mail: mail, args: args, host: os.Getenv(dockertest.HostVariable)}
+	p := &panel{t: t, dir: t.TempDir(), mail: mail, args: args, host: os.Getenv(dockertest.HostVariable),
+		env: []string{"MAMBA_TOKEN_PACE=-1", "MAMBA_ADDRESS_PACE=-1"}} // tests are quicker than people
 	p.url, p.node = "http://"+freeAddr(t), freeAddr(t)
 	bin, err := binary()
 	must(t, err)

@@ -28,7 +28,11 @@ func SaveFromDashboard(tx core.App, record *core.Record) (changed []string, err 
 		return nil, nil
 	}
 	if d.Watched {
-		record.Set("rev", record.GetInt("rev")+1)
+		now, err := tx.FindRecordById(record.Collection().Id, record.Id) // others may have written since it was read
+		if err != nil {
+			return nil, fmt.Errorf("save a row of %s: %w", record.Collection().Name, err)
+		}
+		record.Set("rev", now.GetInt("rev")+1)
 	}
 	return changed, PermitFor(d.Owner).Save(tx, record)
 }

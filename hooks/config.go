@@ -33,6 +33,9 @@ type Config struct {
 	database      *database // which one the collections are on; nil: SQLite
 	BreakGlass    bool      // schema edits, imports, SQL and restores through the dashboard are allowed
 
+	TokenPace   int // requests a minute of one token; 0: the default, negative: no limit
+	AddressPace int // the same of one network without a token
+
 	Web     http.Handler // the customer's web app
 	Log     *slog.Logger // nil: text on standard error
 	Started func()       // called once all of the panel runs; nil: nothing
@@ -62,12 +65,23 @@ func Flags(f *pflag.FlagSet, version string) *Config {
 	f.IntVar(&c.SamplesDays, "samples-days", days("MAMBA_SAMPLES_DAYS", defaultSamplesDays), "days that samples are kept, at least 2 (MAMBA_SAMPLES_DAYS)")
 	f.BoolVar(&c.LocalNode, "local-node", truthy("MAMBA_LOCAL_NODE"), "run the node daemon of this machine as a child process (MAMBA_LOCAL_NODE)")
 	f.BoolVar(&c.Demo, "demo", truthy("MAMBA_DEMO"), "seed the demo once (MAMBA_DEMO)")
+	f.IntVar(&c.TokenPace, "token-pace", number("MAMBA_TOKEN_PACE"), "requests a minute that one token may make; 0: 6000, -1: no limit (MAMBA_TOKEN_PACE)")
+	f.IntVar(&c.AddressPace, "address-pace", number("MAMBA_ADDRESS_PACE"), "requests a minute that one network may make without a token; 0: 3000, -1: no limit (MAMBA_ADDRESS_PACE)")
 	c.BreakGlass = truthy("MAMBA_BREAK_GLASS")
 	return c
 }
 
 // defaultSamplesDays is metering.DefaultRetention.
 const defaultSamplesDays = 7
+
+// number of an environment variable; 0 for what is no number.
+func number(env string) int {
+	n, err := strconv.Atoi(os.Getenv(env))
+	if err != nil {
+		return 0
+	}
+	return n
+}
 
 // days of an environment variable. What is no number is refused later, as too few.
 func days(env string, unset int) int {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	validation "github.com/pocketbase/ozzo-validation/v4"
 	"github.com/pocketbase/pocketbase/apis"
@@ -39,7 +40,9 @@ func (p *Panel) dashboardSave(e *core.RecordRequestEvent) error {
 	if e.Collection.Name == collections.Tenants {
 		tenant = e.Record.Id
 	}
-	err = collections.Tx(e.App, []collections.Lock{audit.Lock(tenant)}, func(tx core.App) error {
+	// the room's own lock, as far as it has one of that name: rev grows by one for each writer
+	locks := []collections.Lock{audit.Lock(tenant), rowLock(e.Collection.Name, e.Record.Id)}
+	err = collections.Tx(e.App, locks, func(tx core.App) error {
 		changed, err := collections.SaveFromDashboard(tx, e.Record)
 		if err != nil || len(changed) == 0 {
 			return err
@@ -139,4 +142,9 @@ func changedSections(before, after *core.Settings) ([]string, error) {
 	}
 	slices.Sort(changed)
 	return changed, nil
+}
+
+// rowLock is what the room of a collection holds while it writes a row: "node:<id>", "tenant:<id>".
+func rowLock(collection, id string) collections.Lock {
+	return collections.Lock(strings.TrimSuffix(collection, "s") + ":" + id)
 }

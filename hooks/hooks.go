@@ -46,6 +46,8 @@ const (
 	first = -9999
 	early = -100
 	last  = 9999
+
+	afterLimits = apis.DefaultRateLimitMiddlewarePriority + 1 // the caller is known by then
 )
 
 // How long finished jobs and delivered events are kept, and how many go in one night.
@@ -121,7 +123,8 @@ func Open(app core.App, c *Config) (*Panel, error) {
 		return nil, err
 	}
 	var err error
-	if p.Access, err = access.New(access.Config{IntentKey: p.Secrets.Derive("intent"), Auditor: p.Audit, Log: p.log}); err != nil {
+	if p.Access, err = access.New(access.Config{IntentKey: p.Secrets.Derive("intent"), Auditor: p.Audit, Cluster: p.Cluster,
+		TokenPace: c.TokenPace, AddressPace: c.AddressPace, Log: p.log}); err != nil {
 		return nil, err
 	}
 	if p.Tenancy, err = tenancy.New(tenancy.Config{Auditor: p.Audit, Events: p.Events, Idempotency: p.Access}); err != nil {
@@ -170,6 +173,9 @@ func (p *Panel) openKeys() error {
 		return err
 	}
 	if err := p.Secrets.Check(p.app); err != nil {
+		return err
+	}
+	if err := p.claimMaster(); err != nil {
 		return err
 	}
 	if p.Cluster, err = p.openCluster(); err != nil {
@@ -324,6 +330,7 @@ func (p *Panel) bindRoutes(e *core.ServeEvent) {
 	}{p.Access, p.Tenancy, p.Catalog, p.Alloc, p.Fleet, p.Servers, p.Ops} {
 		room.Routes(g)
 	}
+	e.Router.Bind(handler("mamba.access.limit", afterLimits, p.Access.Limit))
 	e.Router.Bind(handler("mamba.events.forward", early, p.Events.Forward))
 	e.Router.GET("/{path...}", apis.WrapStdHandler(p.config.Web))
 	e.InstallerFunc = nil // the first superuser is made on the command line, or by the demo
@@ -348,6 +355,7 @@ func (p *Panel) Start() error {
 	if err := p.Cluster.Start(ctx); err != nil {
 		return err
 	}
+	p.work.Go(func() { p.Access.Run(ctx, p.app) })
 	p.Events.Start(ctx)
 	if err := p.Fleet.Start(ctx); err != nil {
 		return err

@@ -1,9 +1,13 @@
 package hooks
 
 import (
+	"fmt"
+
 	"github.com/pocketbase/pocketbase/core"
 
+	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/hooks/cluster"
+	"github.com/mambahost/mamba/hooks/secrets"
 )
 
 // everywhere are PocketBase's own scheduled tasks that every instance runs: they work on its own files.
@@ -21,6 +25,20 @@ func (p *Panel) openCluster() (*cluster.Cluster, error) {
 	}
 	address := p.config.nodePublic(p.config.publicURL(p.config.HTTPAddress))
 	return cluster.New(p.app, cluster.Config{Database: pg, Address: address, Release: p.config.Version, Log: p.log})
+}
+
+// claimMaster makes the installation's first data key at once where several instances may start on an
+// empty database, so that the master key of one of them is the installation's, and an instance that
+// has another says so instead of starting.
+func (p *Panel) claimMaster() error {
+	if p.config.database.kind() == "SQLite" {
+		return nil
+	}
+	ref := secrets.Ref{Table: collections.DataKeies, Row: "claim", Field: "wrapped"}
+	if _, err := p.Secrets.Seal(p.app, secrets.System, ref, []byte("ours")); err != nil {
+		return fmt.Errorf("all panel instances need the same master key (MAMBA_MASTER_KEY, or the file): %w", err)
+	}
+	return p.Secrets.Check(p.app)
 }
 
 // bindTogether binds what one instance has to tell the others.

@@ -2,7 +2,9 @@
 // every answer that is not a success goes out. It also mints and checks the short intent tokens with
 // which a WebSocket or a download proves itself, and remembers answers by Idempotency-Key.
 //
-// It owns spent_tokens and idempotency_keys, and what may be written to users by customers. It
+// It limits how often anything may be tried, across panel instances.
+//
+// It owns spent_tokens, idempotency_keys and rate_limits, and what may be written to users by customers. It
 // refuses to know what an actor may do; that is hooks/tenancy.
 //
 // Its one invariant: nothing that is not an *Error written by us reaches a customer as text; an
@@ -10,10 +12,15 @@
 package access
 
 import (
+	"context"
 	"errors"
 	"log/slog"
+	"strings"
+
+	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/hooks/cluster"
 )
 
 var permit = collections.PermitFor("access")
@@ -24,6 +31,11 @@ type Config struct {
 	IntentKey []byte
 	// Auditor writes the rows about accounts.
 	Auditor Auditor
+	// Cluster tells the other instances how much was asked for. Nil: there are none.
+	Cluster *cluster.Cluster
+	// TokenPace and AddressPace are how many requests a minute one token, and one network without a
+	// token, may make. Default DefaultTokenPace and DefaultAddressPace; negative: no limit.
+	TokenPace, AddressPace int
 	// Log defaults to slog.Default().
 	Log *slog.Logger
 }
@@ -32,10 +44,11 @@ type Config struct {
 type Access struct {
 	key     []byte // immutable
 	auditor Auditor
+	pace    *pace
 	log     *slog.Logger
 }
 
-// New checks the configuration. Nothing runs in the background.
+// New checks the configuration. Nothing runs before Run.
 func New(c Config) (*Access, error) {
 	if len(c.IntentKey) < 32 {
 		return nil, errors.New("access: the intent key must have 32 bytes")
@@ -46,5 +59,20 @@ func New(c Config) (*Access, error) {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	return &Access{key: c.IntentKey, auditor: c.Auditor, log: c.Log}, nil
+	if c.TokenPace == 0 {
+		c.TokenPace = DefaultTokenPace
+	}
+	if c.AddressPace == 0 {
+		c.AddressPace = DefaultAddressPace
+	}
+	p := newPace(c.Cluster, func(key string) int {
+		if strings.HasPrefix(key, "t.") {
+			return c.TokenPace
+		}
+		return c.AddressPace
+	})
+	return &Access{key: c.IntentKey, auditor: c.Auditor, pace: p, log: c.Log}, nil
 }
+
+// Run tells the other instances how much was asked for, until ctx ends.
+func (d *Access) Run(ctx context.Context, app core.App) { d.pace.run(ctx, app) }

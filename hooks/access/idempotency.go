@@ -157,11 +157,11 @@ func fingerprint(parts ...string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// Purge removes spent tokens and stored answers whose time is over, in short transactions, and
+// Purge removes spent tokens, stored answers and counted attempts whose time is over, in short transactions, and
 // returns how many rows went. It is for a cron entry; running it twice at once does no harm.
 func Purge(app core.App) (int64, error) {
 	var total int64
-	for _, table := range []string{collections.SpentTokens, collections.IdempotencyKeies} {
+	for _, table := range []string{collections.SpentTokens, collections.IdempotencyKeies, collections.RateLimits} {
 		for range maxPurgeBatches {
 			var n int64
 			err := collections.Tx(app, nil, func(tx core.App) error {

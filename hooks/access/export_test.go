@@ -1,0 +1,19 @@
+package access
+
+import (
+	"time"
+
+	"github.com/pocketbase/pocketbase/core"
+)
+
+// HitSignIn counts one attempt to sign in from a network.
+func HitSignIn(d *Access, app core.App, network string) error {
+	_, err := d.hit(app, limitSignIn, network)
+	return err
+}
+
+// Take counts a request in the general limit.
+func Take(d *Access, key string) time.Duration { return d.pace.take(key, time.Now()) }
+
+// Tell tells the other instances now.
+func Tell(d *Access, app core.App) error { return d.pace.tell(app) }
