@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"strconv"
 	"sync"
@@ -124,7 +125,7 @@ func Open(app core.App, c *Config) (*Panel, error) {
 	p.Catalog = catalog.New(p.log)
 	p.Fleet, err = fleet.New(app, fleet.Config{
 		Listen: c.NodeListen, PublicAddress: c.nodePublic(c.publicURL(c.HTTPAddress)), Secrets: p.Secrets, Audit: p.Audit,
-		Events: p.Events, Incidents: p.Incidents, Log: p.log, Forget: []func(core.App, string) error{
+		Events: p.Events, Incidents: p.Incidents, Cluster: p.Cluster, Log: p.log, Forget: []func(core.App, string) error{
 			func(tx core.App, node string) error { return p.Servers.ForgetNode(tx, node) }, // made below
 			p.Alloc.ForgetNode,
 		},
@@ -138,6 +139,7 @@ func Open(app core.App, c *Config) (*Panel, error) {
 		Incidents: p.Incidents, Secrets: p.Secrets, Nodes: p.Fleet, Log: p.log,
 	})
 	p.Fleet.SetPlacements(p.Servers)
+	p.Fleet.SetPeerHandler(http.HandlerFunc(p.Events.ServePeer))
 	p.Ops = ops.New(p.Jobs, p.Incidents, p.Audit)
 	p.bindHooks()
 	p.schedule()
