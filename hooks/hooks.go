@@ -20,6 +20,7 @@ import (
 
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/cron"
 	"github.com/pocketbase/pocketbase/tools/hook"
 	"github.com/pocketbase/pocketbase/tools/router"
 
@@ -100,6 +101,9 @@ type Panel struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup // what Start left running
 
+	cronMu   sync.Mutex
+	ledCrons map[string]*cron.Job // PocketBase's scheduled tasks as leadCrons left them; guarded by cronMu
+
 	mu    sync.Mutex        // held by Start and Stop as a whole: a signal may come while it starts
 	begun bool              // guarded by mu
 	local *fleet.Supervisor // nil without a local node; guarded by mu
@@ -107,7 +111,7 @@ type Panel struct {
 
 // Open makes the rooms of an app whose database is open and migrated. Nothing runs before Start.
 func Open(app core.App, c *Config) (*Panel, error) {
-	p := &Panel{app: app, config: c, log: c.Log}
+	p := &Panel{app: app, config: c, log: c.Log, ledCrons: map[string]*cron.Job{}}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	if err := p.openKeys(); err != nil {
 		return nil, err
@@ -215,10 +219,11 @@ func (p *Panel) jobChanged(tx core.App, j *collections.Job) {
 // bindHooks binds what the rooms do at PocketBase's own doors.
 func (p *Panel) bindHooks() {
 	app := p.app
+	p.bindTogether()
 	app.OnRealtimeConnectRequest().Bind(handler("mamba.events.connect", early, p.Events.Connect))
 	app.OnRealtimeSubscribeRequest().Bind(handler("mamba.events.subscribe", early, func(e *core.RealtimeSubscribeRequestEvent) error {
 		return p.Events.Admit(e, func(user *core.Record, tenant string) (events.Scope, bool) {
-			return p.Tenancy.Scope(e.App, user, tenant)
+			return p.Tenancy.Scope(app, user, tenant)
 		})
 	}))
 	app.OnRecordCreateRequest("users").Bind(handler("mamba.access.user.create", early, p.Access.UserCreateRequest))

@@ -73,7 +73,7 @@ func Run(tests func() int) int {
 		return 1
 	}
 	code := tests()
-	if err := errors.Join(os.RemoveAll(template.dir), postgrestest.Stop()); err != nil {
+	if err := errors.Join(os.RemoveAll(template.dir), removeShared(), postgrestest.Stop()); err != nil {
 		fmt.Fprintln(os.Stderr, "collectionstest:", err)
 		return max(code, 1)
 	}

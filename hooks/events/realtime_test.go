@@ -263,6 +263,7 @@ type server struct {
 	url  string
 	app  core.App
 	o    *Outbox
+	mux  http.Handler
 	mu   sync.Mutex
 	seat map[string]map[string]Scope // user, tenant
 }
@@ -277,7 +278,12 @@ func (s *server) scope(u *core.Record, tenant string) (Scope, bool) {
 func serve(t *testing.T) *server {
 	t.Helper()
 	app := newApp(t)
-	o := New(app, nil, quiet)
+	return serveOn(t, app, New(app, nil, quiet))
+}
+
+// serveOn is serve for an instance among others.
+func serveOn(t *testing.T, app core.App, o *Outbox) *server {
+	t.Helper()
 	s := &server{app: app, o: o, seat: map[string]map[string]Scope{}}
 	app.OnRealtimeConnectRequest().BindFunc(o.Connect)
 	app.OnRealtimeSubscribeRequest().BindFunc(func(e *core.RealtimeSubscribeRequestEvent) error { return o.Admit(e, s.scope) })
@@ -286,10 +292,12 @@ func serve(t *testing.T) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.BindFunc(o.Forward)
 	mux, err := r.BuildMux()
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.mux = mux
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

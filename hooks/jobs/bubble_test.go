@@ -7,6 +7,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 
 	"pgregory.net/rapid"
@@ -49,3 +50,6 @@ func first(runs []*Run, err error) (*Run, error) {
 	}
 	return runs[0], err
 }
+
+func dbState(s string) dbx.Expression { return dbx.HashExp{"state": s} }
+func dbID(id string) dbx.Expression   { return dbx.HashExp{"id": id} }
