@@ -27,6 +27,7 @@ type Config struct {
 	NodeAddress   string // address that players of the local node use
 	NodePorts     string // ports of the local node, "25565-25600,27015"
 	Demo          bool   // seed the demo
+	DemoMail      string // URL of a page that shows the demo's mails; for what is printed
 	HTTPAddress   string // as `serve --http` was told; for what is printed
 	SMTP          string // host:port; empty: as set in the dashboard
 	BreakGlass    bool   // schema edits, imports, SQL and restores through the dashboard are allowed
@@ -55,6 +56,7 @@ func Flags(f *pflag.FlagSet, version string) *Config {
 	text(&c.NodeAddress, "node-address", "MAMBA_NODE_ADDRESS", "127.0.0.1", "address that players of the local node use")
 	text(&c.NodePorts, "node-ports", "MAMBA_NODE_PORTS", "25565-25664", "ports of the local node")
 	text(&c.SMTP, "smtp", "MAMBA_SMTP", "", "SMTP server host:port for mails; default: as set in the dashboard")
+	text(&c.DemoMail, "demo-mail", "MAMBA_DEMO_MAIL", "", "URL of a page that shows the mails of --smtp; the demo prints it")
 	f.BoolVar(&c.LocalNode, "local-node", truthy("MAMBA_LOCAL_NODE"), "run the node daemon of this machine as a child process (MAMBA_LOCAL_NODE)")
 	f.BoolVar(&c.Demo, "demo", truthy("MAMBA_DEMO"), "seed the demo once (MAMBA_DEMO)")
 	c.BreakGlass = truthy("MAMBA_BREAK_GLASS")

@@ -74,6 +74,7 @@ func Register(app core.App, c *Config) {
 		if err := e.Next(); err != nil { // listens
 			return err
 		}
+		p.Events.SetPeers(p.Fleet, e.Server.Handler)
 		return p.Start()
 	}))
 }

@@ -27,11 +27,11 @@ import (
 
 // Bounds of the link as a whole.
 const (
-	maxRequests     = 256              // of the panel at one time, all connections together; more get 503
-	firstBackoff    = time.Second      // after a connection that worked, and the first after a failure
-	maxBackoff      = 30 * time.Second // between attempts; each wait is drawn between half and the whole of it
-	requestTimeout  = 30 * time.Second // of one call to the panel
-	moveOnAfter     = 10 * time.Second // of one attempt of it while there are other instances to ask
+	maxRequests     = 256                    // of the panel at one time, all connections together; more get 503
+	firstBackoff    = 250 * time.Millisecond // after a connection that worked, and the first after a failure
+	maxBackoff      = 8 * time.Second        // between attempts; each wait is drawn between half and the whole of it
+	requestTimeout  = 30 * time.Second       // of one call to the panel
+	moveOnAfter     = 10 * time.Second       // of one attempt of it while there are other instances to ask
 	dialTimeout     = 10 * time.Second
 	maxAnswerBytes  = 1 << 20
 	sendBatchBytes  = wire.MaxEventBatchBytes / 2 // JSON of a batch stays below the panel's limit
@@ -60,6 +60,7 @@ type Link struct {
 	client atomic.Pointer[http.Client] // of the identity in id
 	slots  chan struct{}               // one per running request of the panel, all its instances together
 	relist chan struct{}               // capacity 1: the panel's instances changed
+	up     chan struct{}               // capacity 1: the panel is there again, events need not wait longer
 	board  board
 	wg     sync.WaitGroup // every goroutine of ours
 
@@ -93,7 +94,10 @@ func New(cfg Config) (*Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Link{cfg: cfg, log: cfg.Log, spool: sp, bootID: rand.Text(), slots: make(chan struct{}, maxRequests), relist: make(chan struct{}, 1), kept: map[string]bool{}, bulk: map[string]int{}}
+	l := &Link{
+		cfg: cfg, log: cfg.Log, spool: sp, bootID: rand.Text(), slots: make(chan struct{}, maxRequests),
+		up: make(chan struct{}, 1), relist: make(chan struct{}, 1), kept: map[string]bool{}, bulk: map[string]int{},
+	}
 	l.adopt(id)
 	return l, nil
 }
@@ -202,7 +206,7 @@ func (l *Link) sendEvents(ctx context.Context) {
 				continue
 			}
 			l.log.Warn("events wait on this disk", "error", err)
-			wait(ctx, jitter(backoff))
+			wait(ctx, jitter(backoff), l.up)
 			backoff = min(2*backoff, maxBackoff)
 		}
 	}
@@ -237,12 +241,17 @@ func jitter(d time.Duration) time.Duration {
 	return d/2 + time.Duration(n.Int64())
 }
 
-// wait returns after d or with ctx.
-func wait(ctx context.Context, d time.Duration) {
+// wait returns after d, with ctx, or when one of the channels says that it is worth while.
+func wait(ctx context.Context, d time.Duration, early ...chan struct{}) {
 	t := time.NewTimer(d)
 	defer t.Stop()
+	var now chan struct{}
+	if len(early) > 0 {
+		now = early[0]
+	}
 	select {
 	case <-ctx.Done():
 	case <-t.C:
+	case <-now:
 	}
 }

@@ -41,6 +41,10 @@ func (l *Link) connect(ctx context.Context, id *Identity, instance, kind string)
 		defer l.board.leave(instance, h)
 		l.log.Info("linked to the panel", "instance", instance)
 		l.learn(reply.Instances)
+		select {
+		case l.up <- struct{}{}:
+		default: // one waits already
+		}
 	}
 	srv := &http.Server{
 		Handler:           l.serve(ctx, instance),
