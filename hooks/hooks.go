@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"strconv"
 	"sync"
@@ -79,6 +80,7 @@ func Register(app core.App, c *Config) {
 		if err := e.Next(); err != nil { // listens
 			return err
 		}
+		p.Events.SetPeers(p.Fleet, e.Server.Handler)
 		return p.Start()
 	}))
 }
@@ -139,7 +141,7 @@ func Open(app core.App, c *Config) (*Panel, error) {
 	p.Catalog = catalog.New(p.log)
 	p.Fleet, err = fleet.New(app, fleet.Config{
 		Listen: c.NodeListen, PublicAddress: c.nodePublic(c.publicURL(c.HTTPAddress)), Secrets: p.Secrets, Audit: p.Audit,
-		Events: p.Events, Incidents: p.Incidents, Samples: p.Metering, Log: p.log, Forget: []func(core.App, string) error{
+		Events: p.Events, Incidents: p.Incidents, Cluster: p.Cluster, Samples: p.Metering, Log: p.log, Forget: []func(core.App, string) error{
 			func(tx core.App, node string) error { return p.Servers.ForgetNode(tx, node) }, // made below
 			p.Alloc.ForgetNode,
 		},
@@ -153,6 +155,7 @@ func Open(app core.App, c *Config) (*Panel, error) {
 		Incidents: p.Incidents, Secrets: p.Secrets, Charts: p.Metering, Nodes: p.Fleet, Log: p.log,
 	})
 	p.Fleet.SetPlacements(p.Servers)
+	p.Fleet.SetPeerHandler(http.HandlerFunc(p.Events.ServePeer))
 	p.Ops = ops.New(p.Jobs, p.Incidents, p.Audit, p.config.database.kind())
 	p.bindHooks()
 	p.schedule()

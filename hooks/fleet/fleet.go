@@ -184,7 +184,7 @@ func New(app core.App, cfg Config) (*Fleet, error) {
 // SetPlacements wires the servers room. It must be called before Start.
 func (f *Fleet) SetPlacements(p Placements) { f.placements = p }
 
-// SetPeerHandler sets what answers the plain requests of other instances (PeerTransport). They reach it
+// SetPeerHandler sets what answers the plain requests of other instances (RoundTripper). They reach it
 // as they were sent, whoever they say is asking: it has to check that itself. Before Start.
 func (f *Fleet) SetPeerHandler(h http.Handler) { f.peers = h }
 

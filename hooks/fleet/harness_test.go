@@ -56,7 +56,12 @@ func newApp(t testing.TB) core.App {
 // newPanel makes a fleet that is not started.
 func newPanel(t testing.TB, change ...func(*Config)) *panel {
 	t.Helper()
-	app := newApp(t)
+	return newPanelOn(t, newApp(t), change...)
+}
+
+// newPanelOn is newPanel over a database that others may use, too.
+func newPanelOn(t testing.TB, app core.App, change ...func(*Config)) *panel {
+	t.Helper()
 	master, err := secrets.NewMaster(bytes.Repeat([]byte{7}, 32))
 	if err != nil {
 		t.Fatal(err)

@@ -249,7 +249,7 @@ func TestPlainRequestsBetweenInstances(t *testing.T) {
 	c.with(func() { a.seat().address = a.Addr() })
 	b := a.sibling(t, c)
 	b.start(t)
-	client := &http.Client{Transport: b.PeerTransport(a.instance)}
+	client := &http.Client{Transport: b.RoundTripper(a.instance)}
 	for _, path := range []string{"/api/realtime", "/a%2Fb/c?x=1&y=%20"} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://anything"+path, strings.NewReader("body"))
 		if err != nil {
@@ -267,11 +267,11 @@ func TestPlainRequestsBetweenInstances(t *testing.T) {
 		}
 	}
 	for _, id := range []string{"nosuchinstance1", b.instance} {
-		if _, err := (&http.Client{Transport: b.PeerTransport(id)}).Get("http://x/"); !errors.Is(err, ErrNoInstance) {
+		if _, err := (&http.Client{Transport: b.RoundTripper(id)}).Get("http://x/"); !errors.Is(err, ErrNoInstance) {
 			t.Errorf("instance %s: %v", id, err)
 		}
 	}
-	if _, err := (&http.Client{Transport: a.PeerTransport(b.instance)}).Get("http://x/"); err == nil {
+	if _, err := (&http.Client{Transport: a.RoundTripper(b.instance)}).Get("http://x/"); err == nil {
 		t.Error("an instance without an address was reached")
 	}
 }

@@ -352,9 +352,11 @@ func (f *Fleet) dialPeer(ctx context.Context, i cluster.Instance) (net.Conn, err
 	return conn, nil
 }
 
-// PeerTransport sends plain HTTP requests to the handler that another instance set with SetPeerHandler.
-// Scheme and host of the URL are ignored. One that is not live is an error.
-func (f *Fleet) PeerTransport(instance string) http.RoundTripper {
+var _ cluster.Peer = (*Fleet)(nil)
+
+// RoundTripper sends plain HTTP requests to the handler that another instance set with SetPeerHandler
+// (cluster.Peer). Scheme and host of the URL are ignored. One that does not live is ErrNoInstance.
+func (f *Fleet) RoundTripper(instance string) http.RoundTripper {
 	return &peerTransport{fleet: f, instance: instance}
 }
 
