@@ -10,8 +10,8 @@ GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .PHONY: run test check bench build web go clean help nightly fuzz
 
-run: ## start everything on this machine: panel, node, demo. Ctrl-C stops it
-	@deploy/dev/run.sh
+run: ## start everything on this machine: panel, node, demo. Ctrl-C stops it. ARGS="--http :9000" changes it
+	@deploy/dev/run.sh $(ARGS)
 
 test: ## the whole suite: unit, real Docker, real browser (docs/testing.md)
 	@deploy/dev/test.sh

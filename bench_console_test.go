@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/wings/wire"
 )
@@ -194,12 +197,13 @@ const consolePace = 200 * time.Millisecond
 
 // benchConsole: a line of a game at all viewers of its console, beside a bare fan-out.
 func benchConsole(t *testing.T, r *report, size sizes) {
-	c, s := runningDemo(t, "vera")
-	defer c.remove(s.ID)
+	people, s := runningDemo(t, "vera", (size.viewers+viewersEach-1)/viewersEach)
+	defer people[0].remove(s.ID)
 	ours := &fan{t: t, got: make(chan arrival, 4*size.viewers*size.messages)}
 	var typist *websocket.Conn
 	var refused error
-	for range size.viewers {
+	for i := range size.viewers {
+		c := people[(i+1)%len(people)] // all of them may type
 		ws, err := c.dialViewer(s.ID, marked(ours.got))
 		if err != nil {
 			refused = err
@@ -228,15 +232,49 @@ func benchConsole(t *testing.T, r *report, size sizes) {
 	r.note("Console: %d lines did not arrive. The floor is another process that hands the same frame to as many WebSockets, without TLS, node, engine and permission.", printed.lost+typed.lost)
 }
 
-// runningDemo is a panel with its node and one running server, and who owns it. The caller removes the
-// server.
-func runningDemo(t *testing.T, name string) (*client, server) {
+// viewersEach is how many consoles one person opens; the panel lets 30 in.
+const viewersEach = 25
+
+// runningDemo is a panel with its node and one running server, its owner, and support staff of the
+// same organisation, people in all. The caller removes the server.
+func runningDemo(t *testing.T, name string, people int) ([]*client, server) {
 	t.Helper()
 	house := newPanel(t, "--local-node", "--node-ports", portRange(t, 5))
 	house.start()
-	c := house.customer(name)
-	s := c.create(demoServer("talkative"))
-	return c, c.until(s.ID, 2*time.Minute, "RUNNING")
+	all := []*client{house.customer(name)}
+	for i := range people - 1 {
+		all = append(all, house.customer(fmt.Sprintf("%s%d", name, i)))
+	}
+	house.stop()
+	house.enrol(all[0].tenant)
+	house.start()
+	for _, c := range all {
+		c.tenant = all[0].tenant
+	}
+	s := all[0].create(demoServer("talkative"))
+	return all, all[0].until(s.ID, 2*time.Minute, "RUNNING")
+}
+
+// enrolSQL makes every user a member of a tenant, with the role SUPPORT where he has none.
+var enrolSQL = []string{
+	`INSERT INTO tenant_members (id, tenant, user, joined_at, rev, created, updated)
+		SELECT substr('member' || id, 1, 15), {:tenant}, id, {:at}, 1, {:at}, {:at} FROM users
+		WHERE id NOT IN (SELECT user FROM tenant_members WHERE tenant = {:tenant})`,
+	`INSERT INTO role_bindings (id, tenant, member, role, created, updated)
+		SELECT substr('bindin' || substr(id, 7), 1, 15), tenant, id, (SELECT id FROM roles WHERE key = 'SUPPORT'), {:at}, {:at} FROM tenant_members
+		WHERE tenant = {:tenant} AND id NOT IN (SELECT member FROM role_bindings)`,
+}
+
+// enrol writes memberships while the panel stands still: there is no route for it yet.
+func (p *panel) enrol(tenant string) {
+	p.t.Helper()
+	db, err := core.DefaultDBConnect(filepath.Join(p.dir, "pb_data", "data.db"))
+	must(p.t, err)
+	for _, q := range enrolSQL {
+		_, err := db.NewQuery(q).Bind(dbx.Params{"tenant": tenant, "at": "2026-01-01 00:00:00.000Z"}).Execute()
+		must(p.t, err)
+	}
+	must(p.t, db.Close())
 }
 
 // bareFan is the floor: as many viewers of a bare fan-out in a process of its own.
@@ -306,7 +344,8 @@ const (
 
 // benchFlood: a game that prints as fast as it can. Each line arrives, or a gap says that it does not.
 func benchFlood(t *testing.T, r *report, size sizes) {
-	c, s := runningDemo(t, "noah")
+	people, s := runningDemo(t, "noah", 1)
+	c := people[0]
 	defer c.remove(s.ID)
 	viewers := make([]*tally, floodViewers)
 	var typist *websocket.Conn

@@ -314,7 +314,7 @@ func (r *rig) quiet(id string) {
 // With live-restore a Docker Engine that is killed or stopped takes no game along.
 func TestT03_KillDockerdAtAnyMoment(t *testing.T) {
 	d := dockertest.Private(t, dockertest.Options{HostNetwork: true})
-	s := &storm{rig: newRig(t, d.Host(), 60), rng: chance(t), rounds: 2, each: 5}
+	s := &storm{rig: newRig(t, d.Host(), 60), rng: chance(t), rounds: 4, each: 5}
 	if nightly() {
 		s.rounds = 40
 	}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -11,6 +12,8 @@ import (
 	"syscall"
 
 	"github.com/pocketbase/pocketbase"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/mambahost/mamba/blueprints/blueprintcmd"
 	"github.com/mambahost/mamba/hooks"
@@ -33,15 +36,20 @@ func main() {
 	app := pocketbase.NewWithConfig(pocketbase.Config{HideStartBanner: true})
 	app.RootCmd.Use, app.RootCmd.Short, app.RootCmd.Version = "mambahost", "Game-server hosting from one binary", version
 	config := hooks.Flags(app.RootCmd.PersistentFlags(), version)
-	if err := app.RootCmd.ParseFlags(os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, err)
+	// --help is cobra's, once all commands are there.
+	if err := app.RootCmd.ParseFlags(os.Args[1:]); err != nil && !errors.Is(err, pflag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "mambahost:", err)
 		os.Exit(2)
 	}
 	config.Web = pbpublic.Serve()
 	hooks.Register(app, config)
 	app.RootCmd.AddCommand(blueprintcmd.Command())
+	app.RootCmd.AddCommand(&cobra.Command{Use: "wings", Short: "Be the node daemon, as the small wings binary is: join, run"}) // for help; it is taken above
 	if err := app.Start(); err != nil {
 		fmt.Fprintln(os.Stderr, "mambahost:", err)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			fmt.Fprintln(os.Stderr, "Another program uses that address. Stop it, or choose another one with --http (browsers) or --node-listen (nodes).")
+		}
 		os.Exit(1)
 	}
 }

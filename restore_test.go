@@ -120,7 +120,12 @@ func TestAPanelRestoredFromABackupDeletesNothing(t *testing.T) {
 			t.Errorf("the game of the unknown %s was %+v and is %+v", s.ID, was[s.ID], now)
 		}
 	}
-	// What was deleted since is not brought back, and can be deleted again.
+	// What was deleted since is not brought back by itself: it says so, holds nothing, and can be
+	// deleted again.
+	r.problem(gone.ID, "INSTALL_FAILED", "removed_on_node")
+	if s := r.user.server(gone.ID); len(s.Ports) > 0 {
+		t.Errorf("a server that is not on its node any more holds %d ports", len(s.Ports))
+	}
 	r.user.ok("DELETE", "/api/v1/servers/"+gone.ID, nil, nil)
 	r.user.until(gone.ID, patience, "DELETED")
 	t.Logf("restored from a backup that is 6 commands and 2 servers older: 0 containers ended, %d of %d unknown reported, the known one obeys", len(unknown), len(unknown))

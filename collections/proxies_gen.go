@@ -1768,7 +1768,7 @@ func (r *Server) ReinstallCount() int64 { return int64(r.GetFloat("reinstall_cou
 // SetReinstallCount sets reinstall_count; see ReinstallCount.
 func (r *Server) SetReinstallCount(v int64) { r.Set("reinstall_count", v) }
 
-// DeleteID is delete_id.
+// DeleteID is of a delete, or of a placement that was withdrawn because its first install failed.
 func (r *Server) DeleteID() string { return r.GetString("delete_id") }
 
 // SetDeleteID sets delete_id; see DeleteID.
@@ -1779,6 +1779,12 @@ func (r *Server) InstallStatus() string { return r.GetString("install_status") }
 
 // SetInstallStatus sets install_status; see InstallStatus.
 func (r *Server) SetInstallStatus(v string) { r.Set("install_status", v) }
+
+// InstalledAt is when its data was made: from then on a failed install keeps data and ports; zero while there is nothing to lose.
+func (r *Server) InstalledAt() time.Time { return r.GetDateTime("installed_at").Time() }
+
+// SetInstalledAt sets installed_at; see InstalledAt.
+func (r *Server) SetInstalledAt(v time.Time) { r.Set("installed_at", dateTime(v)) }
 
 // InstallLog is end of the last install's output.
 func (r *Server) InstallLog() string { return r.GetString("install_log") }

@@ -26,6 +26,7 @@ type Config struct {
 	NodeAddress   string // address that players of the local node use
 	NodePorts     string // ports of the local node, "25565-25600,27015"
 	Demo          bool   // seed the demo
+	DemoMail      string // URL of a page that shows the demo's mails; for what is printed
 	HTTPAddress   string // as `serve --http` was told; for what is printed
 	SMTP          string // host:port; empty: as set in the dashboard
 	SamplesFile   string // empty: samples.db beside the data folder
@@ -60,6 +61,7 @@ func Flags(f *pflag.FlagSet, version string) *Config {
 	text(&c.SMTP, "smtp", "MAMBA_SMTP", "", "SMTP server host:port for mails; default: as set in the dashboard")
 	text(&c.SamplesFile, "samples-file", "MAMBA_SAMPLES_FILE", "", "file of the samples; default: samples.db beside the data folder")
 	f.IntVar(&c.SamplesDays, "samples-days", days("MAMBA_SAMPLES_DAYS", defaultSamplesDays), "days that samples are kept, at least 2 (MAMBA_SAMPLES_DAYS)")
+	text(&c.DemoMail, "demo-mail", "MAMBA_DEMO_MAIL", "", "URL of a page that shows the mails of --smtp; the demo prints it")
 	f.BoolVar(&c.LocalNode, "local-node", truthy("MAMBA_LOCAL_NODE"), "run the node daemon of this machine as a child process (MAMBA_LOCAL_NODE)")
 	f.BoolVar(&c.Demo, "demo", truthy("MAMBA_DEMO"), "seed the demo once (MAMBA_DEMO)")
 	c.BreakGlass = truthy("MAMBA_BREAK_GLASS")

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
@@ -28,8 +29,13 @@ func bindGuards(app core.App, breakGlass bool) {
 	if breakGlass {
 		return
 	}
+	var serving atomic.Bool // before that, migrations change the schema: nobody else can
+	app.OnServe().Bind(handler("mamba.guard.serving", first, func(e *core.ServeEvent) error {
+		serving.Store(true)
+		return e.Next()
+	}))
 	schema := func(e *core.CollectionEvent) error {
-		if _, ours := collections.ByName(e.Collection.Name); ours {
+		if _, ours := collections.ByName(e.Collection.Name); ours && serving.Load() {
 			return fmt.Errorf("change the schema of %s: %w", e.Collection.Name, collections.ErrNoPermit)
 		}
 		return e.Next()

@@ -271,6 +271,21 @@ func TestTheDemoIsMadeOnce(t *testing.T) {
 	}
 }
 
+func TestTheDemoSaysWhereToGo(t *testing.T) {
+	t.Parallel()
+	c := demo.Credentials{Superuser: "admin@demo.example", Owner: "owner@demo.example", Member: "member@demo.example", Password: "PASSWORD"}
+	said := welcome(c, "http://127.0.0.1:8090", "http://127.0.0.1:8025")
+	for _, part := range []string{"http://127.0.0.1:8090\n", c.Superuser + "  at http://127.0.0.1:8090/_/", c.Owner, c.Member, c.Password, "http://127.0.0.1:8025"} {
+		if !strings.Contains(said, part) {
+			t.Errorf("%q is missing in %s", part, said)
+		}
+	}
+	c.Superuser = ""
+	if said = welcome(c, "http://127.0.0.1:8090", ""); !strings.Contains(said, "your own account") || !strings.Contains(said, "Settings → Mail") {
+		t.Errorf("without an account and a mail page of ours: %s", said)
+	}
+}
+
 func TestTheDemoLeavesOthersAlone(t *testing.T) {
 	t.Parallel()
 	h := serve(t, newApp(t), nil).asSuperuser()

@@ -186,3 +186,18 @@ func decode[T any](t *testing.T, raw string) (v T) {
 	must(t, json.Unmarshal([]byte(raw), &v))
 	return v
 }
+
+// Later releases change collections of ours: what guards them against the dashboard must let that be.
+func TestAMigrationMayChangeOurCollections(t *testing.T) {
+	t.Parallel()
+	app := core.NewBaseApp(core.BaseAppConfig{DataDir: t.TempDir()})
+	must(t, app.Bootstrap())
+	t.Cleanup(func() { must(t, app.ClearBootstrap()) })
+	bindGuards(app, false)
+	must(t, app.RunAllMigrations())
+	c, err := app.FindCollectionByNameOrId("servers")
+	must(t, err)
+	if c.Fields.GetByName("installed_at") == nil {
+		t.Error("the first migration that changes a collection did not")
+	}
+}

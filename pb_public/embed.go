@@ -10,16 +10,18 @@
 package pbpublic
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"embed"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"mime"
 	"net/http"
 	"path"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -55,32 +57,57 @@ func Serve() http.Handler {
 	return s
 }
 
-// site is the app in memory. Immutable after load.
+// site is the app as it lies in the binary: nothing of it is copied into memory. Immutable after load.
 type site struct {
-	files map[string]file
-	pages []string // what answers a page's path, the first that exists
+	from  fs.FS
+	tags  map[string]func() (string, error) // by file: its ETag, computed when it is first asked for
+	pages []string                          // what answers a page's path, the first that exists
 }
 
-type file struct {
-	body []byte
-	etag string // strong: of exactly these bytes
-}
-
-// load reads every file once. The errors are the file system's.
+// load lists the files. The errors are the file system's.
 func load(from fs.FS) (*site, error) {
-	s := &site{files: map[string]file{}, pages: []string{"index.html", "fallback.html"}}
+	s := &site{from: from, tags: map[string]func() (string, error){}, pages: []string{"index.html", "fallback.html"}}
 	err := fs.WalkDir(from, ".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}
-		body, err := fs.ReadFile(from, name)
-		if err != nil {
-			return fmt.Errorf("read web app file %s: %w", name, err)
-		}
-		s.files[name] = file{body, fmt.Sprintf(`"%x"`, sha256.Sum256(body))}
+		s.tags[name] = sync.OnceValues(func() (string, error) { return s.tag(name) })
 		return nil
 	})
 	return s, err
+}
+
+// seekable is what embedded files are.
+type seekable interface {
+	fs.File
+	io.Seeker
+}
+
+// open returns a file to read and to seek in. The caller closes it.
+func (s *site) open(name string) (seekable, error) {
+	f, err := s.from.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("open web app file %s: %w", name, err)
+	}
+	seeker, ok := f.(seekable)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("web app file %s: %T cannot seek", name, f), f.Close())
+	}
+	return seeker, nil
+}
+
+// tag is a strong ETag: of exactly these bytes.
+func (s *site) tag(name string) (string, error) {
+	f, err := s.open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", fmt.Errorf("read web app file %s: %w", name, err)
+	}
+	return fmt.Sprintf(`"%x"`, h.Sum(nil)), nil
 }
 
 func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -102,14 +129,14 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // resolve finds the file that answers a path.
 func (s *site) resolve(urlPath string) (name string, ok bool) {
 	name = strings.TrimPrefix(path.Clean("/"+urlPath), "/")
-	if _, ok = s.files[name]; ok && !compressed(name) {
+	if _, ok = s.tags[name]; ok && !compressed(name) {
 		return name, true
 	}
 	if strings.HasPrefix(name, "assets/") || strings.Contains(path.Base("/"+name), ".") {
 		return "", false
 	}
 	for _, page := range s.pages {
-		if _, ok = s.files[page]; ok {
+		if _, ok = s.tags[page]; ok {
 			return page, true
 		}
 	}
@@ -131,10 +158,10 @@ func (s *site) send(w http.ResponseWriter, r *http.Request, name string) {
 	} else {
 		h.Set("Cache-Control", "no-cache")
 	}
-	chosen := s.files[name]
+	chosen := name
 	for _, e := range encodings {
-		packed, ok := s.files[name+e.suffix]
-		if !ok {
+		packed := name + e.suffix
+		if _, ok := s.tags[packed]; !ok {
 			continue
 		}
 		h.Set("Vary", "Accept-Encoding")
@@ -146,8 +173,19 @@ func (s *site) send(w http.ResponseWriter, r *http.Request, name string) {
 			r.Header.Del("Range")
 		}
 	}
-	h.Set("ETag", chosen.etag)
-	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(chosen.body))
+	body, err := s.open(chosen)
+	if err != nil {
+		http.Error(w, "This file cannot be read.", http.StatusInternalServerError)
+		return
+	}
+	defer body.Close()
+	tag, err := s.tags[chosen]()
+	if err != nil {
+		http.Error(w, "This file cannot be read.", http.StatusInternalServerError)
+		return
+	}
+	h.Set("ETag", tag)
+	http.ServeContent(w, r, name, time.Time{}, body)
 }
 
 // contentType of a name, with what systems without a mime table do not know.

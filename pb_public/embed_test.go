@@ -2,6 +2,7 @@ package pbpublic
 
 import (
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -91,6 +92,58 @@ func TestServe(t *testing.T) {
 				t.Error("an answer without its protection")
 			}
 		})
+	}
+}
+
+// spy counts reads, and lets no file seek when it is told so.
+type spy struct {
+	fstest.MapFS
+	reads  *int
+	unseek bool
+}
+
+type spied struct {
+	fs.File
+	reads *int
+}
+
+func (s spied) Read(p []byte) (int, error) { *s.reads++; return s.File.Read(p) }
+
+type spiedSeeker struct {
+	spied
+	io.Seeker
+}
+
+func (s spy) Open(name string) (fs.File, error) {
+	f, err := s.MapFS.Open(name)
+	if seeker, ok := f.(io.Seeker); ok && !s.unseek {
+		return spiedSeeker{spied{f, s.reads}, seeker}, err
+	}
+	return spied{f, s.reads}, err
+}
+
+func TestNothingIsReadBeforeItIsAskedFor(t *testing.T) {
+	t.Parallel()
+	reads := 0
+	s, err := load(spy{built(), &reads, false})
+	if err != nil || reads != 0 {
+		t.Fatalf("%d reads before the first request, %v", reads, err)
+	}
+	for i, want := range []string{"main()", "main()"} {
+		before := reads
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, httptest.NewRequest("GET", "/assets/main-3f9a.js", nil))
+		if w.Body.String() != want || reads == before {
+			t.Errorf("request %d: %q after %d reads", i, w.Body, reads-before)
+		}
+	}
+	if s, err = load(spy{built(), &reads, true}); err != nil {
+		t.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	s.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	if w.Code != http.StatusInternalServerError || w.Header().Get("Content-Encoding") != "" {
+		t.Errorf("a file that cannot seek answered %d", w.Code)
 	}
 }
 

@@ -27,7 +27,9 @@ work=$(mktemp -d /tmp/mamba-bench.XXXXXX)
 mkdir -p test-results
 table=$PWD/test-results/bench.md
 cleanup() {
+  trap '' INT TERM
   trap - EXIT
+  set +e # no fault of one part keeps the next
   stop_dockerd "$work/docker"
   rm -rf "$work" || true
 }

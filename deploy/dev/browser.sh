@@ -8,7 +8,9 @@ work=$1/browser results=$2
 mkdir -p "$work"
 port() { node -e 'const s=require("net").createServer();s.listen(0,"127.0.0.1",()=>{console.log(s.address().port);s.close()})'; }
 cleanup() {
+  trap '' INT TERM
   trap - EXIT
+  set +e # no fault of one part keeps the next
   [ -n "${panel:-}" ] && { kill -TERM "$panel" 2>/dev/null; wait "$panel" 2>/dev/null; }
   exec 8>&- 2>/dev/null || true
   [ -n "${catcher:-}" ] && wait "$catcher" 2>/dev/null

@@ -19,28 +19,46 @@ need_packages() {
 
 need_go() { command -v go >/dev/null || die "Go is missing: install any Go from 1.21 on; it fetches the version in go.mod by itself"; }
 
+# need_node makes Node 20 or newer answer. Where the distribution's is older (Debian 12, Ubuntu 24.04), npm
+# fetches a newer one into .cache/tools, for this project alone.
 need_node() {
-  command -v node >/dev/null || need_packages node=nodejs npm=npm
-  local major; major=$(node -p 'process.versions.node.split(".")[0]')
-  [ "$major" -ge 20 ] || die "Node 20 or newer is needed to build the web app, this is $(node --version)"
+  local own=$PWD/.cache/tools/node/node_modules/node/bin
+  [ ! -x "$own/node" ] || PATH=$own:$PATH
+  need_packages node=nodejs npm=npm
+  if [ "$(node_major)" -lt 20 ]; then
+    say "fetching Node 22; $(node --version) is too old to build the web app"
+    npm install --prefix .cache/tools/node --no-save --no-audit --no-fund --loglevel=error node@22 >/dev/null || true
+    PATH=$own:$PATH
+    hash -r
+  fi
+  [ "$(node_major)" -ge 20 ] || die "Node 20 or newer is needed to build the web app, this is $(node --version)"
 }
+node_major() { node -p 'process.versions.node.split(".")[0]'; }
+
+# alone COMMAND... becomes a program that Ctrl-C does not reach, so that we end it when its turn is, and
+# that ends when we are killed. For use in the background.
+alone() { exec setpriv --pdeathsig TERM setsid "$@"; }
 
 docker_answers() { docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 
 # start_dockerd DIR [NETNS] starts a Docker Engine of our own below DIR and sets DOCKER_HOST to it.
 # Engines that share a network namespace rewrite each other's rules; NETNS gives it one of its own,
 # which in_netns enters. (ip netns exec would hide the cgroup mounts, so nsenter it is.)
+# It is in a session of its own, so that Ctrl-C leaves it to stop_dockerd, and ends when we are killed.
 start_dockerd() {
-  local dir=$1 enter=()
+  local dir=$1 root=() enter=()
+  [ "$(id -u)" = 0 ] || root=(sudo)
   if [ -n "${2:-}" ]; then
     as_root ip netns add "$2"
     as_root ip -n "$2" link set lo up
     enter=(nsenter "--net=/run/netns/$2")
+  else
+    RULES_BEFORE=$(rules)
   fi
   mkdir -p "$dir/data" "$dir/exec"
   rm -f "$dir/docker.pid" "$dir/exec/containerd/containerd.pid"
-  as_root "${enter[@]}" dockerd --data-root "$dir/data" --exec-root "$dir/exec" --pidfile "$dir/docker.pid" -H "unix://$dir/docker.sock" \
-    --bridge none --live-restore --userland-proxy=false >"$dir/dockerd.log" 2>&1 &
+  "${root[@]}" "${enter[@]}" setpriv --pdeathsig TERM setsid dockerd --data-root "$dir/data" --exec-root "$dir/exec" --pidfile "$dir/docker.pid" \
+    -H "unix://$dir/docker.sock" --bridge none --live-restore --userland-proxy=false >"$dir/dockerd.log" 2>&1 &
   DOCKERD_JOB=$!
   export DOCKER_HOST="unix://$dir/docker.sock"
   local tries=0
@@ -54,13 +72,53 @@ start_dockerd() {
 # in_netns NETNS COMMAND... runs a command in a network namespace of start_dockerd.
 in_netns() { local ns=$1; shift; as_root nsenter "--net=/run/netns/$ns" "$@"; }
 
-# stop_dockerd DIR [NETNS] removes what runs on it, ends it and unmounts what it left.
+# stop_dockerd DIR [NETNS] removes what runs on it and ends it as end_dockerd does.
 stop_dockerd() {
-  local dir=$1 ids
-  ids=$(docker -H "unix://$dir/docker.sock" ps -aq 2>/dev/null) && [ -n "$ids" ] && docker -H "unix://$dir/docker.sock" rm -f $ids >/dev/null 2>&1
+  local ids
+  ids=$(docker -H "unix://$1/docker.sock" ps -aq 2>/dev/null) && [ -n "$ids" ] && docker -H "unix://$1/docker.sock" rm -f $ids >/dev/null 2>&1
+  end_dockerd "$@"
+}
+
+# end_dockerd DIR [NETNS] ends an engine of start_dockerd and takes back what it did to the machine: its
+# mounts, bridges and packet filter rules. Stopped containers, networks and images stay in DIR.
+end_dockerd() {
+  local dir=$1 bridges
+  bridges=$(docker -H "unix://$dir/docker.sock" network ls -q --no-trunc --filter driver=bridge 2>/dev/null | cut -c1-12 | sed 's/^/br-/')
   [ -f "$dir/docker.pid" ] && as_root kill "$(cat "$dir/docker.pid")" 2>/dev/null
   [ -n "${DOCKERD_JOB:-}" ] && wait "$DOCKERD_JOB" 2>/dev/null
   awk -v d="$dir/" 'index($2, d) == 1 {print $2}' /proc/mounts | sort -r | while read -r m; do as_root umount "$m" 2>/dev/null; done
-  [ -n "${2:-}" ] && as_root ip netns del "$2" 2>/dev/null
+  if [ -n "${2:-}" ]; then as_root ip netns del "$2" 2>/dev/null; else forget_rules "$bridges"; fi
+  return 0
+}
+
+# rules prints every packet filter rule and chain of this network namespace as "TOOL TABLE LINE".
+rules() {
+  local tool table
+  for tool in iptables ip6tables; do
+    for table in filter nat; do as_root "$tool" -t "$table" -S 2>/dev/null | sed "s/^/$tool $table /"; done
+  done
+}
+
+# forget_rules BRIDGES removes these bridges and the rules that name them. Where no other engine is in this
+# network namespace, it also removes the chains that engines make, unless they were there before ours was.
+forget_rules() {
+  local bridges chains others tool table line kind p bridge
+  bridges=$(printf '%s\n' $1 | paste -sd'|')
+  others=$(for p in $(pgrep -x dockerd); do [ "$(as_root readlink "/proc/$p/ns/net")" = "$(readlink /proc/self/ns/net)" ] && echo "$p"; done)
+  chains=$([ -n "$others" ] || echo DOCKER)
+  ours() {
+    rules | grep -E -- "${bridges:-^$}" || true
+    rules | grep -E -- "${chains:-^$}" | grep -vxF -- "${RULES_BEFORE:-none}" || true
+  }
+  for kind in A N; do # rules first: a chain has to be empty
+    ours | grep -E "^[a-z0-9]+ [a-z]+ -$kind " | sort -u | while read -r tool table line; do
+      [ $kind = A ] && line=-D${line#-A} || line=-X${line#-N}
+      printf '%s\n' "$line" | as_root xargs "$tool" -w -t "$table" 2>/dev/null # xargs knows its quotes
+    done
+  done
+  [ -n "$others" ] || for tool in iptables ip6tables; do # engines set it to DROP
+    grep -qxF "$tool filter -P FORWARD ACCEPT" <<<"${RULES_BEFORE:-}" && as_root "$tool" -w -P FORWARD ACCEPT 2>/dev/null
+  done
+  for bridge in $1; do as_root ip link del "$bridge" 2>/dev/null; done
   return 0
 }

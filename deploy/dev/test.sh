@@ -14,7 +14,9 @@ results=$PWD/test-results
 rm -rf "$results"; mkdir -p "$results"
 passed=0 failed=0
 cleanup() {
+  trap '' INT TERM
   trap - EXIT
+  set +e # no fault of one part keeps the next
   stop_dockerd "$work/docker" "$netns"
   rm -rf "$work" || true
 }

@@ -7,8 +7,7 @@ need_node
 cd pb_public
 if [ ! -f node_modules/.package-lock.json ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
   say "installing the web app's packages"
-  # Not `npm ci`: it refuses a lock file that lacks the optional binaries of other platforms.
-  npm install --no-audit --no-fund --loglevel=error
+  npm ci --no-audit --no-fund --loglevel=error >/dev/null
 fi
 if [ ! -f dist/index.html ] || [ -n "$(find src public index.html vite.config.ts package-lock.json -newer dist/index.html 2>/dev/null | head -1)" ]; then
   say "building the web app"

@@ -72,6 +72,7 @@ type Need struct {
 	CPUMillicores, MemoryMiB, DiskMiB int64 // reserved on the node; not negative
 	Ports                             []PortNeed
 	Node                              string            // id; "": choose one
+	Resident                          bool              // Node runs it already: neither its status nor what is left on it is asked, only ports
 	Location                          string            // of the node, any case; "": any
 	Labels                            map[string]string // that the node must have
 	Strategy                          Strategy          // "": Sequential

@@ -383,6 +383,37 @@ func TestCapacityCountsTheOvercommitRatio(t *testing.T) {
 	}
 }
 
+// What a node runs already is there whatever the node's state and however full it is; only ports can
+// be missing.
+func TestAResidentIsRefusedForPortsAlone(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	elsewhere := h.node(t, "elsewhere", nil)
+	h.add(t, elsewhere, "10.0.1.1", "2000-2100")
+	for i, s := range []string{"OFFLINE", "DRAINING", "MAINTENANCE", "ONLINE"} {
+		node := h.node(t, strings.ToLower(s), map[string]any{"status": s, "memory_mib": 1})
+		h.add(t, node, "10.0.0.1", "2000")
+		n := game(fmt.Sprintf("server00000000%d", i))
+		n.Node, n.MemoryMiB = node, 1024
+		if _, _, err := h.reserve(n); codeOf(t, err) != "node_full" {
+			t.Errorf("a newcomer on a node that is %s and full: %v", s, err)
+		}
+		n.Resident = true
+		if _, ex, err := h.reserve(n); err != nil || ex.Chosen != node {
+			t.Errorf("a resident of a node that is %s and full: %v", s, err)
+		}
+		n.Server = fmt.Sprintf("server00000001%d", i)
+		if _, _, err := h.reserve(n); codeOf(t, err) != "ports_exhausted" {
+			t.Errorf("a second resident, for whom there are no ports: %v", err)
+		}
+	}
+	anywhere := game("server000000020")
+	anywhere.Resident, anywhere.MemoryMiB = true, 1<<40
+	if _, _, err := h.reserve(anywhere); codeOf(t, err) != "no_fit" {
+		t.Errorf("a resident of no node is none: %v", err)
+	}
+}
+
 func TestANodeIsChosenAndTheOthersAreExplained(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)

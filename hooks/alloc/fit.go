@@ -93,6 +93,8 @@ func refuse(v NodeView, n Need) (Reason, bool) {
 	switch {
 	case n.Node != "" && n.Node != v.ID:
 		return Reason{"not_asked", "is not the one that was asked for"}, true
+	case n.Resident && n.Node != "":
+		return Reason{}, false
 	case v.Status == "DRAINING":
 		return Reason{"draining", "takes no new servers at the moment"}, true
 	case v.Status == "MAINTENANCE":

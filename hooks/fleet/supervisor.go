@@ -17,7 +17,7 @@ import (
 const (
 	respawnMin    = 200 * time.Millisecond // before the first restart; doubles
 	respawnMax    = 10 * time.Second
-	respawnStable = 30 * time.Second // a run this long resets the wait
+	respawnStable = 5 * time.Second  // a run this long resets the wait: what cannot start ends sooner
 	childGrace    = 15 * time.Second // between SIGTERM and SIGKILL
 )
 
@@ -74,24 +74,29 @@ func (s *Supervisor) Stop() {
 func (s *Supervisor) keep(ctx context.Context, done chan<- struct{}) {
 	runtime.LockOSThread()
 	defer close(done)
-	wait := respawnMin
+	wait := time.Duration(0)
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := s.run(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		if time.Since(began) > respawnStable {
-			wait = respawnMin
-		}
+		wait = respawnAfter(wait, time.Since(began))
 		s.Log.Error("the node daemon of this machine ended; starting it again", "error", err, "in", wait)
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(wait):
 		}
-		wait = min(2*wait, respawnMax)
 	}
+}
+
+// respawnAfter is how long to wait after a run that ended, given the wait before it (0: none).
+func respawnAfter(last, ran time.Duration) time.Duration {
+	if ran >= respawnStable {
+		return respawnMin
+	}
+	return min(max(2*last, respawnMin), respawnMax)
 }
 
 func (s *Supervisor) run(ctx context.Context) error {

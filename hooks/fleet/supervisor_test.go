@@ -54,6 +54,29 @@ func TestSupervisorStartsAKilledChildAgainAndEndsIt(t *testing.T) {
 	}
 }
 
+// A daemon that is killed now and then is back at once, however often; one that cannot start is not
+// driven in circles.
+func TestHowLongADaemonThatEndedIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	wait := time.Duration(0)
+	for i := range 20 {
+		if wait = respawnAfter(wait, 6*time.Second); wait != respawnMin {
+			t.Fatalf("after %d runs of six seconds it waits for %s", i+1, wait)
+		}
+	}
+	total := time.Duration(0)
+	for range 10 {
+		wait = respawnAfter(wait, 10*time.Millisecond)
+		total += wait
+	}
+	if wait != respawnMax || total < 30*time.Second {
+		t.Errorf("ten runs that ended at once took %s, the last wait was %s", total, wait)
+	}
+	if wait = respawnAfter(wait, respawnStable); wait != respawnMin {
+		t.Errorf("a run that was stable is followed by a wait of %s", wait)
+	}
+}
+
 func TestSupervisorOnceSaysHowItEnded(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder

@@ -245,9 +245,7 @@ func (s *Servers) Act(tx core.App, a access.Actor, row *collections.Server, act 
 		row.SetDesiredState(string(wire.DesiredStopped))
 		row.SetKillCount(row.KillCount() + 1)
 	case Reinstall:
-		row.SetReinstallCount(row.ReinstallCount() + 1)
-		row.SetInstallStatus(installPending)
-		if err := s.holdPorts(tx, row); err != nil {
+		if err := s.reinstall(tx, row); err != nil {
 			return Outcome{}, err
 		}
 	default:
@@ -256,38 +254,51 @@ func (s *Servers) Act(tx core.App, a access.Actor, row *collections.Server, act 
 	return s.commit(tx, a, row, act, After(Phase(row.Status()), act), map[string]any{})
 }
 
-// holdPorts reserves ports again for a server whose failed install gave them back, and refuses what
-// does not compile: a job could only be given up about it.
-func (s *Servers) holdPorts(tx core.App, row *collections.Server) error {
-	held, err := alloc.Of(tx, row.Id)
-	if errors.Is(err, sql.ErrNoRows) {
-		b, berr := s.Catalog.Blueprint(tx, row.BlueprintVersion())
-		if berr != nil {
-			return berr
-		}
-		held, _, err = s.Alloc.Reserve(tx, need(row, b, row.Node(), ""))
+// reinstall asks for another install: in place, or as a new placement when the last one was withdrawn.
+// It refuses what does not compile: a job could only be given up about it.
+func (s *Servers) reinstall(tx core.App, row *collections.Server) error {
+	row.SetReinstallCount(row.ReinstallCount() + 1)
+	row.SetInstallStatus(installPending)
+	online, err := s.nodeOnline(tx, row.Node())
+	if err != nil {
+		return err
 	}
+	if !online {
+		return access.Unavailable("node_offline", "The server's node cannot be reached at the moment. Try again once it is back.")
+	}
+	if withdrawn(row) {
+		row.SetDeleteID("")
+		row.SetPlacementEpoch(row.PlacementEpoch() + 1)
+	}
+	held, err := s.hold(tx, row, false)
 	if err != nil {
 		return err
 	}
 	return s.compiles(tx, row, held)
 }
 
+// hold returns what a server holds, and reserves it on its node when that is nothing. A resident runs
+// there already, so it gets ports in any state of the node.
+func (s *Servers) hold(tx core.App, row *collections.Server, resident bool) (*collections.Allocation, error) {
+	held, err := alloc.Of(tx, row.Id)
+	if !errors.Is(err, sql.ErrNoRows) {
+		return held, err
+	}
+	b, err := s.Catalog.Blueprint(tx, row.BlueprintVersion())
+	if err != nil {
+		return nil, err
+	}
+	n := need(row, b, row.Node(), "")
+	n.Resident = resident
+	held, _, err = s.Alloc.Reserve(tx, n)
+	return held, err
+}
+
 func possible(row *collections.Server, act Action) error {
-	if slices.Contains(possibleNow(row), act) {
+	if slices.Contains(Possible(Phase(row.Status())), act) {
 		return nil
 	}
 	return access.Conflict("action_not_possible", fmt.Sprintf("A server that is %s cannot be asked to %s.", words[Phase(row.Status())], act))
-}
-
-// possibleNow is Possible for a row: behind a silent node a server whose install failed has no ports
-// to start with.
-func possibleNow(row *collections.Server) []Action {
-	phase := Phase(row.Status())
-	if phase == Unreachable && row.InstallStatus() == installFailed {
-		return []Action{Delete}
-	}
-	return Possible(phase)
 }
 
 // words are the phases as they read in a sentence.
@@ -390,8 +401,11 @@ func (s *Servers) Delete(tx core.App, a access.Actor, row *collections.Server) (
 // kinds of the job that waits for each action.
 var kinds = map[Action]string{
 	"create": "InstallServer", Reinstall: "ReinstallServer", Start: "StartServer", Stop: "StopServer", Restart: "RestartServer",
-	Kill: "KillServer", Update: "UpdateServer", Delete: "DeleteServer",
+	Kill: "KillServer", Update: "UpdateServer", Delete: "DeleteServer", withdrawal: "WithdrawServer",
 }
+
+// withdrawal is no command of a customer: it ends a placement that came to nothing.
+const withdrawal Action = "withdraw"
 
 // commit ends every command: generation, row, audit, event, job and realtime.
 func (s *Servers) commit(tx core.App, a access.Actor, row *collections.Server, act Action, to Phase, metadata map[string]any) (Outcome, error) {
@@ -425,9 +439,22 @@ func (s *Servers) commit(tx core.App, a access.Actor, row *collections.Server, a
 
 // enqueue makes the job that brings the row's generation to its node, in place of older ones.
 func (s *Servers) enqueue(tx core.App, row *collections.Server, act Action) (id string, err error) {
-	if _, err := s.Jobs.SupersedeAll(tx, row.Id, "a newer command came", slices.Collect(maps.Values(kinds))...); err != nil {
-		return "", fmt.Errorf("supersede older commands of server %s: %w", row.Id, err)
+	if err := s.overtake(tx, row, "a newer command came"); err != nil {
+		return "", err
 	}
+	return s.await(tx, row, act)
+}
+
+// overtake ends the jobs of older generations.
+func (s *Servers) overtake(tx core.App, row *collections.Server, reason string) error {
+	if _, err := s.Jobs.SupersedeAll(tx, row.Id, reason, slices.Collect(maps.Values(kinds))...); err != nil {
+		return fmt.Errorf("supersede older commands of server %s: %w", row.Id, err)
+	}
+	return nil
+}
+
+// await makes the job that waits for the row's generation.
+func (s *Servers) await(tx core.App, row *collections.Server, act Action) (id string, err error) {
 	id, err = s.Jobs.Enqueue(tx, jobs.Job{
 		Kind: kinds[act], Tenant: row.Tenant(), Subject: row.Id, GroupKey: "server:" + row.Id,
 		UniqueKey: fmt.Sprintf("server:%s:%d:%d", row.Id, row.PlacementEpoch(), row.Generation()),

@@ -372,7 +372,7 @@ func TestAPatchIsChecked(t *testing.T) {
 		}
 	}
 	w.set(collections.Servers, id, "status", "STOPPED")
-	must(t, w.tx(func(tx core.App) error { return w.holdPorts(tx, w.row(id)) }))
+	must(t, w.tx(func(tx core.App) error { _, err := w.hold(tx, w.row(id), false); return err }))
 	patch(`{"limits":{"cpu_millicores":100,"memory_mib":40000,"disk_gib":1}}`).want(t, 409, "quota_exceeded", "")
 	w.set(collections.Nodes, w.row(id).Node(), "memory_mib", 100)
 	patch(`{"limits":{"cpu_millicores":100,"memory_mib":101,"disk_gib":1}}`).want(t, 409, "node_full", "")

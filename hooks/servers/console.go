@@ -1,6 +1,7 @@
 package servers
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -31,7 +32,8 @@ const (
 	consolePing       = 25 * time.Second
 	consoleInputBytes = 6*wire.MaxCommandBytes + 512 // a command of 4 KiB, every byte escaped
 	commandsPerSecond = 10
-	activityCommand   = 256 // bytes of a command that the activity list shows
+	commandWait       = 15 * time.Second // for a command to be in the game
+	activityCommand   = 256              // bytes of a command that the activity list shows
 )
 
 // seats bound what is open at once, in all and of one person.
@@ -94,18 +96,18 @@ func (s *Servers) console(e *core.RequestEvent) error {
 		return access.Unavailable("too_many_consoles", "Too many consoles are open. Close one, or try again in a minute.")
 	}
 	defer s.consoles.leave(a.ID)
-	node, err := s.Nodes.Console(e.Request.Context(), row.Node(), row.Id, after)
+	seat, err := s.relays.join(e.Request.Context(), row.Node(), row.Id, after)
 	if err != nil {
 		return unopened(err)
 	}
-	defer node.Close()
+	defer seat.leave()
 	up := websocket.Upgrader{Subprotocols: []string{access.Subprotocol}, CheckOrigin: func(*http.Request) bool { return true }}
 	viewer, err := up.Upgrade(e.Response, e.Request, nil)
 	if err != nil {
 		return nil // Upgrade has answered
 	}
 	defer viewer.Close()
-	(&consoleProxy{s: s, app: e.App, actor: a, tenant: claims.Tenant, server: row.Id, viewer: viewer, node: node}).run()
+	(&consoleProxy{s: s, app: e.App, actor: a, tenant: claims.Tenant, server: row.Id, node: row.Node(), viewer: viewer, seat: seat, gone: make(chan struct{})}).run()
 	return nil
 }
 
@@ -120,7 +122,7 @@ func unopened(err error) error {
 	case errors.As(err, &refused) && refused.Status == http.StatusNotFound:
 		return access.Conflict("console_not_there", "The server is not on its node yet, so it has no console. Try again in a moment.").Because(err)
 	case errors.As(err, &refused) && refused.Status == http.StatusTooManyRequests:
-		return access.Unavailable("too_many_consoles", "Too many people have this console open. Try again in a minute.").Because(err)
+		return errCrowded
 	}
 	return err
 }
@@ -143,68 +145,65 @@ func (s *Servers) viewer(e *core.RequestEvent) (access.Claims, access.Actor, *co
 	return claims, a, row, s.Tenancy.Can(e.App, a, "console.read", tenancy.Resource{Tenant: claims.Tenant, Server: id})
 }
 
-// consoleProxy carries frames both ways. Frames of the node pass unread; what a viewer types is
-// checked, counted and audited first.
+// consoleProxy carries frames both ways. What the relay has goes to the viewer as the node wrote it;
+// what a viewer types is checked, counted and audited first.
 type consoleProxy struct {
-	s              *Servers
-	app            core.App
-	actor          access.Actor
-	tenant, server string
-	viewer, node   *websocket.Conn
+	s                    *Servers
+	app                  core.App
+	actor                access.Actor
+	tenant, server, node string
+	viewer               *websocket.Conn
+	seat                 *seat
+	gone                 chan struct{} // closed when the viewer is
 
 	mu sync.Mutex // guards writes to viewer
 }
 
 func (p *consoleProxy) run() {
 	var wg sync.WaitGroup
-	done := make(chan struct{})
-	wg.Go(func() { p.down(); p.close() })
-	wg.Go(func() { p.up(); p.close(); close(done) })
-	wg.Go(func() { p.ping(done) })
+	wg.Go(func() { p.up(); close(p.gone) })
+	p.down()
+	p.viewer.Close() // ends up
 	wg.Wait()
 }
 
-// close ends both sides, which ends both pumps.
-func (p *consoleProxy) close() {
-	p.viewer.Close()
-	p.node.Close()
-}
-
-// down carries node → viewer.
+// down carries node → viewer, until either is gone.
 func (p *consoleProxy) down() {
+	ping := time.NewTicker(consolePing)
+	defer ping.Stop()
 	for {
-		kind, frame, err := p.node.ReadMessage()
-		if err != nil {
+		frame, over := p.seat.next()
+		wake := p.seat.wake
+		switch {
+		case frame != nil:
+			if p.say(websocket.TextMessage, frame) != nil {
+				return
+			}
+			wake = always // look on, but for what else there is
+		case over:
 			_ = p.say(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseTryAgainLater, "node away"))
 			return
 		}
-		if p.say(kind, frame) != nil {
+		select {
+		case <-p.gone:
 			return
+		case <-ping.C:
+			if p.say(websocket.PingMessage, nil) != nil {
+				return
+			}
+		case <-wake:
 		}
 	}
 }
+
+// always can be received from.
+var always = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
 
 func (p *consoleProxy) say(kind int, frame []byte) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	_ = p.viewer.SetWriteDeadline(time.Now().Add(consoleWriteWait))
 	return p.viewer.WriteMessage(kind, frame)
-}
-
-func (p *consoleProxy) ping(done <-chan struct{}) {
-	tick := time.NewTicker(consolePing)
-	defer tick.Stop()
-	for {
-		select {
-		case <-done:
-			return
-		case <-tick.C:
-			if p.say(websocket.PingMessage, nil) != nil {
-				p.close()
-				return
-			}
-		}
-	}
 }
 
 // up carries viewer → node.
@@ -227,30 +226,39 @@ func (p *consoleProxy) up() {
 			p.refuse("too_fast", "You are typing faster than the console takes it. Wait a second.")
 			continue
 		}
-		if !p.command(frame) {
-			return
-		}
+		p.command(frame)
 	}
 }
 
-// command passes one line to the game if its sender may. False: the node is gone.
-func (p *consoleProxy) command(frame []byte) bool {
+// command passes one line to the game if its sender may, and tells him when it was not delivered.
+func (p *consoleProxy) command(frame []byte) {
 	var in wire.ConsoleInput
 	if err := json.Unmarshal(frame, &in); err != nil || in.Command == "" || len(in.Command) > wire.MaxCommandBytes {
 		p.refuse("command_invalid", "That is no command: send one line of at most 4,096 bytes.")
-		return true
+		return
 	}
 	if err := p.s.Tenancy.Can(p.app, p.actor, "console.write", tenancy.Resource{Tenant: p.tenant, Server: p.server}); err != nil {
 		p.refuse("forbidden", "You may read this console, but not type into it.")
-		return true
+		return
 	}
 	if err := p.witness(in.Command); err != nil {
 		p.s.Log.Error("console command not recorded, so not sent", "server", p.server, "error", err)
 		p.refuse("not_recorded", "The command could not be recorded, so it was not sent. Try again.")
-		return true
+		return
 	}
-	_ = p.node.SetWriteDeadline(time.Now().Add(consoleWriteWait))
-	return p.node.WriteJSON(in) == nil
+	ctx, cancel := context.WithTimeout(context.Background(), commandWait)
+	defer cancel()
+	err := p.s.Nodes.Do(ctx, p.node, http.MethodPost, wire.APIPrefix+"/servers/"+p.server+"/command", wire.Command{Line: in.Command}, nil)
+	var refused *wire.Error
+	switch {
+	case errors.As(err, &refused):
+		p.refuse(refused.Code, refused.Message)
+	case errors.Is(err, fleet.ErrNodeOffline):
+		p.refuse("node_offline", "The server's node cannot be reached at the moment, so the command was not delivered.")
+	case err != nil:
+		p.s.Log.Warn("console command not delivered", "server", p.server, "error", err)
+		p.refuse("not_delivered", "The node did not answer in time. Look whether the command arrived before you send it again.")
+	}
 }
 
 // witness writes the audit row and event of a command before it is sent.

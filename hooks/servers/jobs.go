@@ -24,23 +24,18 @@ type command struct {
 }
 
 func (s *Servers) registerJobs() {
-	for act, kind := range kinds {
-		deadline := commandDeadline
-		if act == "create" || act == Reinstall {
-			deadline = installDeadline
-		}
+	for _, kind := range kinds {
 		s.Jobs.Handle(kind, jobs.Options{
 			MaxAttempts: 8, BackoffMin: time.Second, BackoffMax: time.Minute, Timeout: 2 * pushTimeout,
 			UndoLocks: func(j *collections.Job) []collections.Lock { return append(locks(j.Tenant()), lock(j.Subject())) },
-		},
-			func(ctx context.Context, r *jobs.Run) error { return s.carryOut(ctx, r, deadline) }, s.undo)
+		}, s.carryOut, s.undo)
 	}
 }
 
 // carryOut brings a command's generation to the node and waits until the node has settled on it. It
 // keeps nothing between runs: every run looks at the row, which Observe keeps, and pushes what is
 // still wanted. It never writes what is wanted.
-func (s *Servers) carryOut(ctx context.Context, r *jobs.Run, deadline time.Duration) error {
+func (s *Servers) carryOut(ctx context.Context, r *jobs.Run) error {
 	var c command
 	if err := r.Payload(&c); err != nil {
 		return jobs.Permanent(err)
@@ -65,11 +60,22 @@ func (s *Servers) carryOut(ctx context.Context, r *jobs.Run, deadline time.Durat
 	s.tell(r, o)
 	if online, err := s.nodeOnline(s.App, row.Node()); err != nil {
 		return err
-	} else if online && time.Since(row.Updated()) > deadline && time.Since(r.Job().Created()) > deadline {
+	} else if deadline := patience(row); online && time.Since(row.Updated()) > deadline && time.Since(r.Job().Created()) > deadline {
 		// Counted from the last that was heard: a node that was away for longer has only begun.
-		return jobs.Permanent(fmt.Errorf("node has not settled after %s; it says %s", deadline, o.State))
+		return jobs.Permanent(fmt.Errorf("%w after %s; it says %s", errSilent, deadline, o.State))
 	}
 	return jobs.Wait(nodeOfflinePatience)
+}
+
+// errSilent is a node that answers and comes to no end of a command.
+var errSilent = errors.New("node has not settled")
+
+// patience is how long a reachable node may say nothing new about a command.
+func patience(row *collections.Server) time.Duration {
+	if s := row.InstallStatus(); s == installPending || s == installRunning {
+		return installDeadline
+	}
+	return commandDeadline
 }
 
 // outcome says whether the node has settled on the row's generation, and how.
@@ -78,6 +84,8 @@ func outcome(row *collections.Server) (done bool, err error) {
 	switch phase := Phase(row.Status()); {
 	case phase == Deleted:
 		return true, nil
+	case withdrawn(row):
+		return gone(row), nil
 	case phase == Unreachable, o == nil, o.PlacementEpoch != row.PlacementEpoch(), o.Generation < row.Generation():
 		return false, nil
 	case phase == InstallFailed, phase == Failed:
@@ -135,9 +143,9 @@ func (s *Servers) tell(r *jobs.Run, o *wire.Observed) {
 	}
 }
 
-// undo runs in the transaction that ends a job for good. What was reserved for a server that its node
-// refuses is given back; a failed install gives it back by itself (entail). A job that was superseded
-// leaves everything to the command that came after it.
+// undo runs in the transaction that ends a job for good. A server that was never installed has nothing
+// to lose, so its placement is withdrawn, whatever the job died of. One that was keeps its data and its
+// ports. A job that was superseded leaves everything to the command that came after it.
 func (s *Servers) undo(tx core.App, r *jobs.Run, cause error) error {
 	var c command
 	if err := r.Payload(&c); err != nil {
@@ -147,25 +155,11 @@ func (s *Servers) undo(tx core.App, r *jobs.Run, cause error) error {
 	if err != nil {
 		return err
 	}
-	if row.PlacementEpoch() != c.Epoch || row.Generation() != c.Generation {
+	switch {
+	case row.PlacementEpoch() != c.Epoch, row.Generation() != c.Generation:
+		return nil
+	case wire.Desired(row.DesiredState()) == wire.DesiredAbsent, withdrawn(row), !row.InstalledAt().IsZero():
 		return nil
 	}
-	phase, o := Phase(row.Status()), seen(row)
-	if !refusedSpec(cause) || row.InstallStatus() == installDone || phase == Deleting || phase == Deleted {
-		return nil
-	}
-	if o != nil && o.State != wire.StateInstallFailed {
-		return nil // the node goes on with an older Spec, on these ports
-	}
-	// Nothing of it exists there, and Specs leaves it out from now on.
-	row.SetProblemCode(wire.ProblemEngine)
-	row.SetProblemMessage("This server could not be set up on its node. Try again, or make it on another node.")
-	row.SetInstallStatus(installFailed)
-	if phase == Unreachable { // shown once the node is back
-		if err := s.Alloc.Release(tx, row.Id); err != nil {
-			return fmt.Errorf("release ports of server %s: %w", row.Id, err)
-		}
-		return s.settle(tx, row, Unreachable)
-	}
-	return s.settle(tx, row, InstallFailed)
+	return s.withdraw(tx, row, cause)
 }

@@ -46,12 +46,14 @@ func TestAFailedInstallHoldsNothingAndIsTriedAgain(t *testing.T) {
 		if row.ProblemCode() != wire.ProblemInstallFailed || row.InstallStatus() != installFailed || !strings.Contains(row.InstallLog(), "installing") {
 			t.Errorf("problem %q, install %s, log %q", row.ProblemCode(), row.InstallStatus(), row.InstallLog())
 		}
-		if held := w.portsHeld(id); held != 0 {
-			t.Errorf("it holds %d ports", held)
+		w.bare(id, n)
+		if s := w.jobOf(id, "InstallServer").State(); s != jobs.Dead {
+			t.Errorf("the install's job is %s", s)
 		}
-		job := w.latestJob(id)
-		eventually(t, time.Minute, "the install is given up", func() bool { return w.job(job.Id).State() == jobs.Dead })
-		w.sync(n) // which leaves it out, and wings tells of it
+		if row := w.row(id); row.ProblemCode() != wire.ProblemInstallFailed || row.InstallStatus() != installFailed || row.DesiredState() != "running" {
+			t.Errorf("withdrawn, it says %q, install %s, wanted %s", row.ProblemCode(), row.InstallStatus(), row.DesiredState())
+		}
+		w.sync(n) // which leaves it out
 		synctest.Wait()
 		if k := w.count(collections.Incidents, dbx.HashExp{"kind": "container.unknown"}); k != 0 {
 			t.Error("a server without ports was taken for a stranger's container")
@@ -59,13 +61,14 @@ func TestAFailedInstallHoldsNothingAndIsTriedAgain(t *testing.T) {
 		w.act(id, Reinstall)
 		w.until(id, time.Minute, Installing)
 		w.until(id, time.Minute, InstallFailed) // the same again
+		w.bare(id, n)
 		w.repair(id)
 		if r := w.act(id, Reinstall); r.status != 202 || r.at("server.status") != "INSTALLING" || w.portsHeld(id) != 4 {
 			t.Fatalf("reinstall: %d %s", r.status, r.raw)
 		}
 		w.until(id, time.Minute, Running)
-		if w.row(id).InstallStatus() != installDone || w.portsHeld(id) != 4 || w.row(id).ProblemCode() != "" {
-			t.Errorf("after all: %s %q", w.row(id).InstallStatus(), w.row(id).ProblemCode())
+		if row := w.row(id); row.InstallStatus() != installDone || w.portsHeld(id) != 4 || row.ProblemCode() != "" || row.PlacementEpoch() != 3 || row.InstalledAt().IsZero() {
+			t.Errorf("after all: %s %q, placement %d, installed at %s", row.InstallStatus(), row.ProblemCode(), row.PlacementEpoch(), row.InstalledAt())
 		}
 	})
 }
@@ -116,7 +119,7 @@ func TestAReinstallBeforeTheUndoOfTheInstallKeepsItsPorts(t *testing.T) {
 // A patch while it installs takes the place of the install's job. The install still fails.
 func TestAPatchDuringAFailingInstallLeavesNoPorts(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		w.machine("n1", "20000-20100")
+		n := w.machine("n1", "20000-20100")
 		w.work()
 		id := w.broken("10s")
 		eventually(t, time.Minute, "it installs", func() bool { return w.row(id).InstallStatus() == installRunning })
@@ -124,9 +127,9 @@ func TestAPatchDuringAFailingInstallLeavesNoPorts(t *testing.T) {
 			t.Fatalf("patch: %d %s", r.status, r.raw)
 		}
 		w.until(id, time.Minute, InstallFailed)
-		eventually(t, time.Minute, "its job is over", func() bool { return w.latestJob(id).State() == jobs.Dead })
-		if got := w.portsHeld(id); got != 0 {
-			t.Errorf("a failed install holds %d ports", got)
+		w.bare(id, n)
+		if s := w.jobOf(id, "UpdateServer").State(); s != jobs.Dead {
+			t.Errorf("the job that took over is %s", s)
 		}
 	})
 }
@@ -138,20 +141,19 @@ func TestANodeThatRefusesTheSpecHoldsNothing(t *testing.T) {
 		w.work()
 		id := w.mustCreate("")
 		row := w.until(id, time.Minute, InstallFailed)
-		if w.portsHeld(id) != 0 || row.InstallStatus() != installFailed || w.latestJob(id).State() != jobs.Dead {
-			t.Errorf("%d ports, install %s, job %s", w.portsHeld(id), row.InstallStatus(), w.latestJob(id).State())
+		w.bare(id, n)
+		if s := w.jobOf(id, "InstallServer").State(); row.InstallStatus() != installFailed || s != jobs.Dead {
+			t.Errorf("install %s, job %s", row.InstallStatus(), s)
 		}
 		if r := w.do(w.owner, "GET", "servers/"+id, ""); strings.Contains(r.raw, "secret/path") || r.at("problem.message") == nil {
 			t.Errorf("the customer reads %s", r.raw)
 		}
 		w.setAway(n, true)
-		if got := w.row(id).Status(); got != "UNREACHABLE" {
-			t.Errorf("it is %s", got)
-		}
-		if r := w.do(w.owner, "GET", "servers/"+id, ""); fmt.Sprint(r.at("actions")) != "[delete]" {
-			t.Errorf("behind a silent node it offers %v", r.at("actions"))
+		if r := w.do(w.owner, "GET", "servers/"+id, ""); r.at("status") != "INSTALL_FAILED" || fmt.Sprint(r.at("actions")) != "[update delete]" {
+			t.Errorf("behind a silent node it is %v and offers %v", r.at("status"), r.at("actions"))
 		}
 		w.act(id, Start).want(t, 409, "action_not_possible", "")
+		w.act(id, Reinstall).want(t, 503, "node_offline", "")
 		n.refusing(nil)
 		w.setAway(n, false)
 		w.until(id, time.Second, InstallFailed)
@@ -219,24 +221,21 @@ func TestANodeThatWasAwayForLongIsNotBlamedForIt(t *testing.T) {
 	})
 }
 
-func TestAnInstallThatSaysNothingIsReportedAndStillCounts(t *testing.T) {
+func TestAnInstallThatSaysNothingIsGivenUp(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		w.machine("n1", "20000-20100")
+		n := w.machine("n1", "20000-20100")
 		w.work()
 		r := w.do(w.super, "POST", "servers", `{"name":"slow","blueprint":"testgame","start":true,"variables":{"TAKES":"3h","EXIT":"1"},`+small+`}`)
 		id := r.at("server.id").(string)
 		pass(installDeadline + time.Minute)
-		job := w.latestJob(id)
-		if job.State() != jobs.Dead || w.row(id).Status() != "INSTALLING" || w.portsHeld(id) != 4 {
-			t.Fatalf("job %s, server %s, %d ports", job.State(), w.row(id).Status(), w.portsHeld(id))
+		job := w.jobOf(id, "InstallServer")
+		if row := w.row(id); job.State() != jobs.Dead || row.Status() != "INSTALL_FAILED" || !strings.Contains(row.ProblemMessage(), "came to no end") {
+			t.Fatalf("job %s, server %s: %s", job.State(), row.Status(), row.ProblemMessage())
 		}
 		if w.count(collections.Incidents, dbx.HashExp{"kind": "job.dead"}) != 1 {
 			t.Error("nobody was told")
 		}
-		w.until(id, 2*time.Hour, InstallFailed)
-		if got := w.portsHeld(id); got != 0 { // no job is left to undo it
-			t.Errorf("the failed install holds %d ports", got)
-		}
+		w.bare(id, n) // the install is ended
 	})
 }
 

@@ -57,19 +57,35 @@ func shown(o wire.Observed, wanted string) Phase {
 
 // twin is one server as the model knows it, and as its node does.
 type twin struct {
-	id                               string
-	phase                            Phase
-	wanted, deleteID                 string
-	gen, restarts, kills, reinstalls int64
-	ports                            bool
-	rev                              int64
+	id                                      string
+	phase                                   Phase
+	wanted, deleteID                        string
+	epoch, gen, restarts, kills, reinstalls int64
+	had                                     bool // it was installed once
+	ports                                   bool
+	rev                                     int64
+	last                                    wire.Observed
+	sent                                    []wire.Observed
 
-	accepted, revision, installs int64 // of the node
-	data                         bool  // the node has it installed
-	resting                      int64 // generation at which its install failed
-	last                         wire.Observed
-	sent                         []wire.Observed
+	at twinNode // what its node has of it
 }
+
+// twinNode is the machine's side of a twin.
+type twinNode struct {
+	epoch, accepted, revision, installs int64
+	told                                string // delete id that it works on; empty: it wants the server
+	buried                              bool   // it has deleted it
+	data                                bool   // it has it installed
+	resting                             int64  // generation at which its install failed
+}
+
+// withdrawn says that the customer wants a server which has no placement, or is losing it.
+func (t *twin) withdrawn() bool { return t.deleteID != "" && t.wanted != "absent" }
+
+// gone says that the node has said that what was deleted or withdrawn is not there any more.
+func (t *twin) gone() bool { return absent(t.last) && t.last.DeleteID == t.deleteID }
+
+func absent(o wire.Observed) bool { return o.State == wire.StateAbsent && o.DeleteID != "" }
 
 // model is the panel and one node.
 type model struct {
@@ -82,7 +98,7 @@ type model struct {
 	ops    *counter
 }
 
-type counter struct{ ops, commands, refused, reports, stale, ahead, away, deleted int }
+type counter struct{ ops, commands, refused, reports, stale, ahead, away, withdrawn, placed, readmitted, removed, deleted int }
 
 func (m *model) act(t *twin, a Action) {
 	m.ops.commands++
@@ -117,6 +133,11 @@ func (m *model) act(t *twin, a Action) {
 		t.wanted, t.phase = "stopped", Stopping
 	case Reinstall:
 		t.reinstalls++
+		if t.withdrawn() {
+			m.ops.placed++
+			t.deleteID = ""
+			t.epoch++
+		}
 		t.phase, t.ports = Installing, true
 	case Delete:
 		t.wanted, t.phase = "absent", Deleting
@@ -137,12 +158,34 @@ func (m *model) act(t *twin, a Action) {
 }
 
 func (m *model) possible(t *twin) []Action {
-	o := t.last
-	failed := o.ServerID != "" && !o.Installed && o.ReinstallCount == t.reinstalls && (o.State == wire.StateInstallFailed || o.State == wire.StateFailed)
-	if t.phase == Unreachable && (failed || !t.ports) {
-		return []Action{Delete}
+	if t.phase == InstallFailed && !m.online { // an install needs its node
+		return []Action{Update, Delete}
 	}
 	return actions[t.phase]
+}
+
+// give ends the job of a server's newest command without success.
+func (m *model) give(t *twin) {
+	jobs := m.active(t)
+	if len(jobs) == 0 {
+		return
+	}
+	must(m.w.t, m.w.tx(func(tx core.App) error { return m.w.Jobs.Cancel(tx, jobs[0].Id, "given up") }))
+	if t.had || t.wanted == "absent" || t.withdrawn() {
+		return
+	}
+	m.ops.withdrawn++
+	t.deleteID = m.w.row(t.id).DeleteID()
+	t.phase = InstallFailed
+	t.gen++
+	if !t.withdrawn() {
+		m.failed("the failed install of %s is not withdrawn", t.id)
+	}
+}
+
+// active returns the jobs of a server that have not ended.
+func (m *model) active(t *twin) []*collections.Job {
+	return must2(collections.Every[collections.Job](m.w.app, collections.Jobs, "", 0, dbx.And(dbx.HashExp{"subject": t.id}, dbx.In("state", "ready", "waiting", "running"))))(m.w.t)
 }
 
 // deliver brings the newest Spec to the node, as a push or a sync does.
@@ -150,21 +193,35 @@ func (m *model) deliver(t *twin) {
 	specs, err := m.w.Specs(m.w.app, m.node)
 	must(m.w.t, err)
 	i := slices.IndexFunc(specs, func(s wire.Spec) bool { return s.ServerID == t.id })
-	told := t.phase != Deleted && (t.ports || t.wanted == "absent")
+	told := t.phase != Deleted && (!t.withdrawn() || !t.gone())
 	if told != (i >= 0) {
 		m.failed("the node is told of it: %t, want %t", i >= 0, told)
 	}
 	if i < 0 {
 		return
 	}
-	s := specs[i]
-	if s.Generation != t.gen || string(s.Desired) != t.wanted || s.RestartCount != t.restarts && t.wanted != "absent" || s.DeleteID != t.deleteID {
-		m.failed("the node is told (%d, %s, %d restarts, %q), want (%d, %s, %d, %q)", s.Generation, s.Desired, s.RestartCount, s.DeleteID, t.gen, t.wanted, t.restarts, t.deleteID)
+	s, wanted := specs[i], t.wanted
+	if t.withdrawn() {
+		wanted = "absent"
 	}
-	if s.Generation > t.accepted {
-		t.data = t.data && t.installs == t.reinstalls
-		t.accepted, t.installs = s.Generation, t.reinstalls
+	if s.PlacementEpoch != t.epoch || s.Generation != t.gen || string(s.Desired) != wanted || s.RestartCount != t.restarts && wanted != "absent" || s.DeleteID != t.deleteID {
+		m.failed("the node is told (%d, %d, %s, %d restarts, %q), want (%d, %d, %s, %d, %q)", s.PlacementEpoch, s.Generation, s.Desired, s.RestartCount, s.DeleteID,
+			t.epoch, t.gen, wanted, t.restarts, t.deleteID)
 	}
+	t.at.accept(s.PlacementEpoch, s.Generation, t.reinstalls, t.deleteID)
+}
+
+// accept is what wings does with a Spec: an older one changes nothing, and what was deleted comes back
+// with a higher epoch only.
+func (n *twinNode) accept(epoch, gen, installs int64, told string) {
+	switch {
+	case epoch < n.epoch, epoch == n.epoch && (gen <= n.accepted || n.buried && told == ""):
+		return
+	case epoch > n.epoch && n.buried:
+		*n = twinNode{installs: installs}
+	}
+	n.data = n.data && n.installs == installs
+	n.epoch, n.accepted, n.installs, n.told = epoch, gen, installs, told
 }
 
 // say sends a report of the node and takes the model where it leads.
@@ -172,7 +229,7 @@ func (m *model) say(t *twin, o wire.Observed) {
 	m.ops.reports++
 	before := t.rev
 	must(m.w.t, m.w.tx(func(tx core.App) error { return m.w.Observe(tx, m.node, o) }))
-	stale := t.phase == Deleted || o.PlacementEpoch < 1 || o.Revision <= t.last.Revision && t.last.ServerID != ""
+	stale := t.phase == Deleted || o.PlacementEpoch < t.epoch || o.PlacementEpoch == t.last.PlacementEpoch && o.Revision <= t.last.Revision
 	if stale {
 		m.ops.stale++
 		if rev := m.w.row(t.id).Rev(); rev != before {
@@ -182,11 +239,23 @@ func (m *model) say(t *twin, o wire.Observed) {
 	}
 	t.last = o
 	t.sent = append(t.sent, o)
-	if o.Generation > t.gen {
+	ahead := o.PlacementEpoch > t.epoch || o.Generation > t.gen
+	if ahead {
 		m.ops.ahead++
-		t.gen = o.Generation + 1
-		t.accepted = o.Generation
+		t.epoch, t.gen = o.PlacementEpoch, max(t.gen, o.Generation)+1
 	}
+	switch {
+	case t.wanted != "absent" && absent(o):
+		if t.deleteID != o.DeleteID {
+			m.ops.removed++
+		}
+		t.deleteID, t.had = o.DeleteID, false
+	case ahead && t.withdrawn():
+		m.ops.readmitted++
+		t.deleteID, t.ports = "", true
+	}
+	t.had = t.had || o.Installed && !t.withdrawn()
+	t.ports = t.ports && !t.gone()
 	m.derive(t, t.phase == Unreachable)
 }
 
@@ -198,32 +267,32 @@ func (m *model) derive(t *twin, back bool) {
 		return
 	case t.wanted == "absent":
 		t.phase = Deleting
-		if o.State == wire.StateAbsent && o.DeleteID == t.deleteID {
-			t.phase, t.ports = Deleted, false
+		if t.gone() {
+			t.phase = Deleted
 			m.ops.deleted++
 		}
-		return
+	case t.withdrawn():
+		t.phase = InstallFailed
 	case !m.online:
 		t.phase = Unreachable
-		return
-	case o.ServerID != "" && o.Generation == t.gen:
+	case o.PlacementEpoch == t.epoch && o.Generation == t.gen:
 		t.phase = shown(o, t.wanted)
 	case back:
 		t.phase = m.returned(t)
-	}
-	if t.phase == InstallFailed {
-		t.ports = false
 	}
 }
 
 // returned is what a server shows whose node is back and has not seen the newest command.
 func (m *model) returned(t *twin) Phase {
 	o := t.last
-	pending := o.ServerID == "" || o.ReinstallCount < t.reinstalls || !o.Installed && o.State != wire.StateInstallFailed && o.State != wire.StateFailed
+	pending := o.PlacementEpoch != t.epoch || o.ReinstallCount < t.reinstalls || !o.Installed && o.State != wire.StateInstallFailed && o.State != wire.StateFailed
 	if pending {
 		return Installing
 	}
 	p := shown(o, t.wanted)
+	if t.wanted == "running" && p == InstallFailed {
+		return Installing
+	}
 	if t.wanted == "running" && p != Running {
 		return Starting
 	}
@@ -240,6 +309,9 @@ func (m *model) check(t *twin, wrote bool) {
 		m.failed("server %s is %s (%d, %s, %d, %d), the model says %s (%d, %s, %d, %d); last heard %+v", t.id, row.Status(), row.Generation(), row.DesiredState(),
 			row.ReinstallCount(), row.KillCount(), t.phase, t.gen, t.wanted, t.reinstalls, t.kills, t.last)
 	}
+	if row.PlacementEpoch() != t.epoch || row.DeleteID() != t.deleteID || row.InstalledAt().IsZero() == t.had {
+		m.failed("server %s is of placement %d, %q, installed at %s; the model says %d, %q, %t", t.id, row.PlacementEpoch(), row.DeleteID(), row.InstalledAt(), t.epoch, t.deleteID, t.had)
+	}
 	if row.Rev() < t.rev || wrote && row.Rev() == t.rev {
 		m.failed("rev went from %d to %d", t.rev, row.Rev())
 	}
@@ -247,10 +319,13 @@ func (m *model) check(t *twin, wrote bool) {
 	if held := m.w.portsHeld(t.id) > 0; held != t.ports {
 		m.failed("server %s in %s holds ports: %t, want %t", t.id, t.phase, held, t.ports)
 	}
-	if t.phase != Deleted && t.accepted > row.Generation() {
-		m.failed("the node is at %d, the row at %d", t.accepted, row.Generation())
+	if t.phase != Deleted && t.at.accepted > row.Generation() {
+		m.failed("the node is at %d, the row at %d", t.at.accepted, row.Generation())
 	}
-	js := must2(collections.Every[collections.Job](m.w.app, collections.Jobs, "", 0, dbx.And(dbx.HashExp{"subject": t.id}, dbx.In("state", "ready", "waiting", "running"))))(m.w.t)
+	if t.at.accepted > 0 && !t.at.buried && !t.ports { // the law: ports are held for as long as a node may use them
+		m.failed("the node has server %s, which holds no ports", t.id)
+	}
+	js := m.active(t)
 	for _, j := range js {
 		var c command
 		must(m.w.t, j.Payload(&c))
@@ -280,34 +355,55 @@ func (m *model) create(r *rapid.T) {
 	if in.Start {
 		wanted = "running"
 	}
-	m.twins = append(m.twins, &twin{id: out.Server.ID, phase: Installing, wanted: wanted, gen: 1, ports: true})
+	m.twins = append(m.twins, &twin{id: out.Server.ID, phase: Installing, wanted: wanted, epoch: 1, gen: 1, ports: true})
 	m.check(m.twins[len(m.twins)-1], true)
 }
 
 // next draws what the node has to say of a server.
 func (m *model) next(r *rapid.T, t *twin) wire.Observed {
+	n := &t.at
+	n.revision++
+	o := wire.Observed{ServerID: t.id, PlacementEpoch: n.epoch, Generation: n.accepted, Revision: n.revision, State: wire.StateAbsent, DeleteID: n.told,
+		ReinstallCount: n.installs}
+	if n.told != "" {
+		if n.buried = n.buried || rapid.IntRange(0, 3).Draw(r, "gone") == 0; !n.buried {
+			o.State, o.DeleteID = wire.StateDeleting, ""
+		}
+		return o
+	}
 	first := 0
-	if t.data { // what is installed stays installed
+	if n.data { // what is installed stays installed
 		first = slices.IndexFunc(nodeStates, func(s nodeState) bool { return s.installed })
 	}
 	s := nodeStates[rapid.IntRange(first, len(nodeStates)-1).Draw(r, "state")]
-	if t.resting == t.accepted { // a failed install rests until it is asked for anew
+	if n.resting == n.accepted { // a failed install rests until it is asked for anew
 		s = nodeStates[2]
 	}
 	if !s.installed && s.settled {
-		t.resting = t.accepted
+		n.resting = n.accepted
 	}
-	t.data = s.installed
-	t.revision++
-	o := wire.Observed{ServerID: t.id, PlacementEpoch: 1, Generation: t.accepted, Revision: t.revision, State: s.state, Installed: s.installed, Settled: s.settled,
-		ReinstallCount: t.installs}
-	if t.wanted == "absent" && t.accepted == t.gen {
-		o.State, o.Installed, o.Settled = wire.StateDeleting, false, false
-		if rapid.IntRange(0, 3).Draw(r, "gone") == 0 {
-			o.State, o.DeleteID = wire.StateAbsent, t.deleteID
-		}
-	}
+	n.data = s.installed
+	o.State, o.Installed, o.Settled = s.state, s.installed, s.settled
 	return o
+}
+
+// future lets the node have had commands that this panel was restored from before.
+func (m *model) future(r *rapid.T, t *twin) {
+	if t.wanted == "absent" || t.phase == Deleted {
+		return
+	}
+	m.deliver(t)
+	n, told := &t.at, ""
+	epoch := max(n.epoch, t.epoch)
+	switch kind := rapid.IntRange(0, 3).Draw(r, "kind"); {
+	case kind == 0:
+		told = "lost" + t.id[:11] // it was deleted, or withdrawn
+	case kind == 1 || n.buried:
+		epoch++ // it was placed anew
+	}
+	n.accept(epoch, t.gen+3, t.reinstalls, told)
+	n.buried = told != ""
+	m.say(t, m.next(r, t))
 }
 
 func (m *model) flip() {
@@ -356,16 +452,16 @@ func (m *model) step(r *rapid.T) {
 	case kind < 13 && len(t.sent) > 0: // told again, late
 		m.say(t, t.sent[rapid.IntRange(0, len(t.sent)-1).Draw(r, "again")])
 	case kind == 13: // of an older placement
-		m.say(t, wire.Observed{ServerID: t.id, PlacementEpoch: 0, Generation: 99, Revision: 1 << 40, State: wire.StateAbsent, DeleteID: t.deleteID})
-	case kind == 14 && rapid.IntRange(0, 5).Draw(r, "future") == 0 && t.wanted != "absent" && t.ports && t.resting == 0:
-		m.deliver(t)
-		t.accepted = t.gen + 3
-		m.say(t, m.next(r, t))
+		m.say(t, wire.Observed{ServerID: t.id, PlacementEpoch: t.epoch - 1, Generation: 99, Revision: 1 << 40, State: wire.StateAbsent, DeleteID: t.deleteID})
+	case kind == 14 && rapid.IntRange(0, 3).Draw(r, "future") == 0:
+		m.future(r, t)
+	case kind == 15 || kind == 16 && t.phase == InstallFailed: // a failed install ends its job
+		m.give(t)
 	default:
-		if t.accepted == 0 {
+		if t.at.accepted == 0 {
 			m.deliver(t)
 		}
-		if t.accepted > 0 {
+		if t.at.accepted > 0 {
 			m.say(t, m.next(r, t))
 		}
 	}
@@ -381,7 +477,7 @@ func TestT10_ServersFollowTheModel(t *testing.T) {
 	}
 	owner := must2(w.app.FindAuthRecordByEmail("users", "owner@example.org"))(t)
 	ops := &counter{}
-	const perRun = 70 // 7,000 operations; the nightly lane runs 21,000 with -rapid.checks=300
+	const perRun = 70 // 7,000 operations; nightlyChecks says what the nightly lane runs
 	runs := 0
 	rapid.Check(t, func(r *rapid.T) {
 		runs++
@@ -395,8 +491,8 @@ func TestT10_ServersFollowTheModel(t *testing.T) {
 	if n := w.count(collections.Allocations, dbx.HashExp{"status": alloc.StatusActive}); n != 0 {
 		t.Errorf("%d allocations are left", n)
 	}
-	t.Logf("T10 (servers): %d operations in %d runs: %d commands (%d refused), %d reports (%d stale, %d from the future), %d changes of the node, %d deleted; 0 differences",
-		ops.ops, runs, ops.commands, ops.refused, ops.reports, ops.stale, ops.ahead, ops.away, ops.deleted)
+	t.Logf("T10 (servers): %d operations in %d runs: %d commands (%d refused), %d reports (%d stale, %d from the future), %d changes of the node, %d installs withdrawn, %d placed anew, %d readmitted, %d removed behind the panel's back, %d deleted; 0 differences",
+		ops.ops, runs, ops.commands, ops.refused, ops.reports, ops.stale, ops.ahead, ops.away, ops.withdrawn, ops.placed, ops.readmitted, ops.removed, ops.deleted)
 }
 
 // leave takes away what a run made.

@@ -4,7 +4,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/pocketbase/dbx"
@@ -59,8 +58,21 @@ func (s *Servers) Observe(tx core.App, node string, o wire.Observed) error {
 		row.SetPlacementEpoch(o.PlacementEpoch)
 		row.SetGeneration(max(o.Generation, row.Generation()) + 1)
 	}
+	switch wanted := wire.Desired(row.DesiredState()) != wire.DesiredAbsent; {
+	case wanted && absence(&o):
+		takeAbsence(row, &o)
+	case ahead && withdrawn(row):
+		if err := s.readmit(tx, row); err != nil {
+			return err
+		}
+	}
 	before := Phase(row.Status())
 	s.record(row, o)
+	if gone(row) { // the one place where ports come back, but for a node that is forced out
+		if err := s.Alloc.Release(tx, row.Id); err != nil {
+			return fmt.Errorf("release ports of server %s: %w", row.Id, err)
+		}
+	}
 	online, err := s.nodeOnline(tx, node)
 	if err != nil {
 		return err
@@ -68,7 +80,10 @@ func (s *Servers) Observe(tx core.App, node string, o wire.Observed) error {
 	if err := s.settle(tx, row, Derive(before, want(row), seen(row), online)); err != nil {
 		return err
 	}
-	if ahead {
+	switch {
+	case ahead && withdrawn(row):
+		return s.overtake(tx, row, "the node has deleted the server")
+	case ahead:
 		return s.insist(tx, row)
 	}
 	return s.Jobs.Wake(tx, row.Id)
@@ -108,14 +123,6 @@ func (s *Servers) record(row *collections.Server, o wire.Observed) {
 	row.SetObservedEpoch(o.PlacementEpoch)
 	row.SetObservedGeneration(o.Generation)
 	row.SetObservedRevision(o.Revision)
-	if o.Generation >= row.Generation() { // an older problem is what the newest command is about
-		row.SetProblemCode("")
-		row.SetProblemMessage("")
-		if o.Problem != nil {
-			row.SetProblemCode(o.Problem.Code)
-			row.SetProblemMessage(clip(o.Problem.Message, 1000))
-		}
-	}
 	if !o.StartedAt.IsZero() {
 		row.SetLastStartAt(o.StartedAt)
 	}
@@ -125,8 +132,21 @@ func (s *Servers) record(row *collections.Server, o wire.Observed) {
 	if o.ExitCode != nil {
 		row.SetLastExitCode(int64(*o.ExitCode))
 	}
+	if withdrawn(row) { // why it failed stays; what its node still says of it changes that no more
+		return
+	}
+	if o.Generation >= row.Generation() { // an older problem is what the newest command is about
+		row.SetProblemCode("")
+		row.SetProblemMessage("")
+		if o.Problem != nil {
+			row.SetProblemCode(o.Problem.Code)
+			row.SetProblemMessage(clip(o.Problem.Message, 1000))
+		}
+	}
+	if o.Installed && row.InstalledAt().IsZero() {
+		row.SetInstalledAt(now())
+	}
 	switch {
-	case o.Generation < row.Generation() && row.InstallStatus() == installFailed && o.State == wire.StateInstallFailed: // refused, and nobody asked again
 	case o.ReinstallCount < row.ReinstallCount():
 		row.SetInstallStatus(installPending)
 	case o.State == wire.StateInstallFailed, o.State == wire.StateFailed && !o.Installed:
@@ -160,8 +180,7 @@ func (s *Servers) settle(tx core.App, row *collections.Server, to Phase) error {
 	return s.broadcast(tx, row)
 }
 
-// entail does what a new phase brings with it. Ports are given back in the transaction in which the
-// node's word that nothing runs counts, so that no job has to live for it.
+// entail does what a new phase brings with it.
 func (s *Servers) entail(tx core.App, row *collections.Server, from, to Phase) error {
 	if from == to {
 		return nil
@@ -169,11 +188,6 @@ func (s *Servers) entail(tx core.App, row *collections.Server, from, to Phase) e
 	if to == Deleted {
 		row.SetDeletedAt(now())
 		row.SetEnvironment(environment{}) // its secrets have no further use
-	}
-	if to == Deleted || to == InstallFailed {
-		if err := s.Alloc.Release(tx, row.Id); err != nil {
-			return fmt.Errorf("release ports of server %s: %w", row.Id, err)
-		}
 	}
 	if to == Deleted || to == Running {
 		return s.Incidents.Resolve(tx, "server.failed:"+row.Id, "The server is "+words[to]+".")
@@ -236,7 +250,7 @@ func (s *Servers) Installed(tx core.App, node string, r wire.InstallReport) erro
 func (s *Servers) Unknown(tx core.App, node string, u wire.UnknownContainer) error {
 	row, err := collections.FindServer(tx, u.ServerID)
 	if err == nil && row.Node() == node && Phase(row.Status()) != Deleted {
-		return nil // it lives there; a sync leaves it out while it holds no ports
+		return nil // it lives there; a sync leaves it out once it is withdrawn
 	}
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return err
@@ -271,7 +285,8 @@ func (s *Servers) NodeStatus(tx core.App, node string, online bool) error {
 }
 
 // ForgetNode ends the servers of a node that is being deleted by force: their data went with it. It is
-// called in that transaction, before the node's row goes (fleet.Config.Forget).
+// called in that transaction, before the node's row goes and before alloc forgets the node
+// (fleet.Config.Forget), which gives their ports back.
 func (s *Servers) ForgetNode(tx core.App, node string) error {
 	rows, err := collections.Every[collections.Server](tx, collections.Servers, "", 0,
 		dbx.HashExp{"node": node}, dbx.NewExp("[[status]] != {:deleted}", dbx.Params{"deleted": string(Deleted)}))
@@ -279,9 +294,6 @@ func (s *Servers) ForgetNode(tx core.App, node string) error {
 		return err
 	}
 	for _, row := range rows {
-		if _, err := s.Jobs.SupersedeAll(tx, row.Id, "its node was removed", slices.Collect(maps.Values(kinds))...); err != nil {
-			return err
-		}
 		row.SetDesiredState(string(wire.DesiredAbsent))
 		row.SetProblemCode("node_removed")
 		row.SetProblemMessage("The machine that this server lived on was taken out of service, and its data with it.")
@@ -289,6 +301,9 @@ func (s *Servers) ForgetNode(tx core.App, node string) error {
 			if err := s.settle(tx, row, p); err != nil {
 				return err
 			}
+		}
+		if err := s.overtake(tx, row, "its node was removed"); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/hooks/alloc"
 	"github.com/mambahost/mamba/hooks/fleet"
 	"github.com/mambahost/mamba/hooks/jobs"
 	"github.com/mambahost/mamba/wings/wire"
@@ -169,21 +171,117 @@ func TestEachPhaseChangeIsAnEvent(t *testing.T) {
 	}
 }
 
-// A panel that was restored holds a server for not installed that its node has installed since: the
-// node's word counts. It holds no port until a reinstall reserves them again.
-func TestTheNodesWordCountsForAFailedInstall(t *testing.T) {
+// A panel that was restored from before a reinstall wants to withdraw what runs by now: the node's
+// placement is newer, so it is readmitted, with ports, and nothing of it is removed.
+func TestARestoredPanelWithdrawsNothingThatWasInstalledSince(t *testing.T) {
+	for name, released := range map[string]bool{"from before the ports went": false, "from after": true} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				n := w.machine("n1", "20000-20003") // ports for one
+				w.work()
+				id := w.broken("1s")
+				w.until(id, time.Minute, InstallFailed)
+				w.bare(id, n)
+				backup := w.row(id)
+				w.repair(id)
+				w.act(id, Reinstall)
+				w.until(id, time.Minute, Running)
+				was := must2(n.agent.Get(id))(t)
+				if released {
+					must(t, w.tx(func(tx core.App) error { return w.Alloc.Release(tx, id) }))
+				}
+				for _, column := range []string{"status", "generation", "placement_epoch", "delete_id", "install_status", "installed_at", "observed", "observed_epoch",
+					"observed_generation", "observed_revision", "reinstall_count"} {
+					w.set(collections.Servers, id, column, backup.Get(column))
+				}
+				w.sync(n)
+				row := w.until(id, time.Minute, Running)
+				if row.DeleteID() != "" || row.PlacementEpoch() != 2 || row.InstalledAt().IsZero() || w.portsHeld(id) != 4 {
+					t.Errorf("it is of placement %d, delete id %q, installed at %s, with %d ports", row.PlacementEpoch(), row.DeleteID(), row.InstalledAt(), w.portsHeld(id))
+				}
+				if now := must2(n.agent.Get(id))(t); now.ContainerID != was.ContainerID || !now.StartedAt.Equal(was.StartedAt) {
+					t.Errorf("the game was %s since %s and is %s since %s", was.ContainerID, was.StartedAt, now.ContainerID, now.StartedAt)
+				}
+			})
+		})
+	}
+}
+
+// Without free ports what runs is left as it is, and the leak scan names it.
+func TestAReadmittedServerWithoutPortsIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	node := w.addNode("n1", "20000-20100")
+	node := w.addNode("n1", "20000-20003")
 	id := w.mustCreate("")
-	o := wire.Observed{ServerID: id, PlacementEpoch: 1, Generation: 1, Revision: 1, State: wire.StateInstallFailed, Settled: true}
-	w.say(node, o)
-	if held := w.portsHeld(id); held != 0 {
-		t.Fatalf("a failed install holds %d ports", held)
+	must(t, w.tx(func(tx core.App) error { return w.Jobs.Cancel(tx, w.latestJob(id).Id, "given up") }))
+	row := w.row(id)
+	w.say(node, wire.Observed{ServerID: id, PlacementEpoch: 1, Generation: row.Generation(), Revision: 3, State: wire.StateAbsent, DeleteID: row.DeleteID(), Settled: true})
+	if w.portsHeld(id) != 0 || w.row(id).Status() != "INSTALL_FAILED" {
+		t.Fatalf("withdrawn, it is %s with %d ports", w.row(id).Status(), w.portsHeld(id))
 	}
-	o.Revision, o.State, o.Installed = 2, wire.StateRunning, true
-	w.say(node, o)
-	if after := w.row(id); after.Status() != "RUNNING" || w.portsHeld(id) != 0 {
-		t.Errorf("it is %s and holds %d ports", after.Status(), w.portsHeld(id))
+	other := w.mustCreate(`{"name":"other","blueprint":"testgame",` + small + `}`)
+	w.say(node, wire.Observed{ServerID: id, PlacementEpoch: 2, Generation: 7, Revision: 1, State: wire.StateRunning, Installed: true, Settled: true})
+	if row := w.row(id); row.Generation() != 8 || row.PlacementEpoch() != 2 || row.DeleteID() != "" || w.portsHeld(id) != 0 || w.portsHeld(other) != 4 {
+		t.Errorf("it is of (%d, %d), delete id %q; %d and %d ports", row.PlacementEpoch(), row.Generation(), row.DeleteID(), w.portsHeld(id), w.portsHeld(other))
 	}
+	report := must2(w.Alloc.ScanLeaks(w.app, true))(t)
+	if w.set(collections.Servers, id, "status", "RUNNING"); len(report.Leaks) != 0 {
+		t.Errorf("while the panel waits for the node the scan says %+v", report.Leaks)
+	}
+	if report = must2(w.Alloc.ScanLeaks(w.app, true))(t); len(report.Leaks) != 1 || report.Leaks[0].Server != id {
+		t.Errorf("the scan says %+v", report.Leaks)
+	}
+}
+
+// A panel that was restored from before a delete is told that the server is gone: it shows that, holds
+// nothing for it, and does not put an empty world in the place of the one that was.
+func TestAServerThatItsNodeHasDeletedIsNotMadeAnewByItself(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	node := w.addNode("n1", "20000-20003")
+	id := w.mustCreate("")
+	w.say(node, wire.Observed{ServerID: id, PlacementEpoch: 1, Generation: 1, Revision: 5, State: wire.StateRunning, Installed: true, Settled: true})
+	old := w.latestJob(id).Id
+	w.say(node, wire.Observed{ServerID: id, PlacementEpoch: 1, Generation: 4, Revision: 9, State: wire.StateAbsent, DeleteID: "lost", Settled: true})
+	row := w.row(id)
+	if row.Status() != "INSTALL_FAILED" || row.ProblemCode() != problemRemoved || w.portsHeld(id) != 0 || !row.InstalledAt().IsZero() {
+		t.Errorf("it is %s (%s), installed at %s, with %d ports", row.Status(), row.ProblemCode(), row.InstalledAt(), w.portsHeld(id))
+	}
+	if specs := must2(w.Specs(w.app, node))(t); len(specs) != 0 || w.job(old).State() != jobs.Superseded {
+		t.Errorf("the node is told %+v, the old job is %s", specs, w.job(old).State())
+	}
+	r := w.act(id, Reinstall)
+	if specs := must2(w.Specs(w.app, node))(t); r.status != 202 || len(specs) != 1 || specs[0].PlacementEpoch != 2 || w.portsHeld(id) != 4 {
+		t.Errorf("reinstall: %d %s; the node is told %+v", r.status, r.raw, specs)
+	}
+}
+
+// What had been installed once has data: a reinstall that fails takes neither that nor its ports.
+func TestAFailedReinstallKeepsDataAndPorts(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		n := w.machine("n1", "20000-20100")
+		w.work()
+		id := w.mustCreate("")
+		w.until(id, time.Minute, Running)
+		held := must2(alloc.Of(w.app, id))(t).GetString("ports")
+		if r := w.do(w.super, "PATCH", "servers/"+id, `{"variables":{"EXIT":"4"}}`); r.status != 202 {
+			t.Fatalf("break it: %d %s", r.status, r.raw)
+		}
+		w.act(id, Reinstall)
+		w.until(id, time.Minute, InstallFailed)
+		eventually(t, time.Minute, "the reinstall is given up", func() bool { return w.jobOf(id, "ReinstallServer").State() == jobs.Dead })
+		row := w.row(id)
+		if row.DeleteID() != "" || row.ProblemCode() != wire.ProblemInstallFailed || must2(alloc.Of(w.app, id))(t).GetString("ports") != held {
+			t.Errorf("delete id %q, problem %q, %d ports", row.DeleteID(), row.ProblemCode(), w.portsHeld(id))
+		}
+		if o := must2(n.agent.Get(id))(t); o.State != wire.StateInstallFailed {
+			t.Errorf("its node says %s", o.State)
+		}
+		w.repair(id)
+		w.act(id, Reinstall)
+		row = w.until(id, time.Minute, Running)
+		if now := must2(alloc.Of(w.app, id))(t).GetString("ports"); row.PlacementEpoch() != 1 || now != held {
+			t.Errorf("it runs as placement %d on %s, had %s", row.PlacementEpoch(), now, held)
+		}
+	})
 }

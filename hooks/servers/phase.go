@@ -17,6 +17,10 @@ import (
 //	          INSTALL_FAILED     │           └────────────────────┼──┼───────┘ ▼
 //	                             └── FAILED ◄─────────────────────┴──┴───── CRASHED
 //
+// A server whose first install failed is withdrawn: its node is told that it is absent, under a delete
+// id of its own, and its ports are free once the node says so. A reinstall places it anew. One that
+// had been installed before keeps its data and its ports.
+//
 //	node silent: any of them ⇄ UNREACHABLE        delete: any of them ──► DELETING ──► DELETED
 //
 // SUSPENDED is an overlay on top (column suspended), HIBERNATED, TRANSFERRING and RESTORING belong
@@ -26,7 +30,7 @@ type Phase string
 // The phases, each with the one thing that is true in it.
 const (
 	Installing    Phase = "INSTALLING"     // the node fetches the image or runs the install script
-	InstallFailed Phase = "INSTALL_FAILED" // nothing runs and no port is held; the problem says why
+	InstallFailed Phase = "INSTALL_FAILED" // nothing runs; the problem says why
 	Stopped       Phase = "STOPPED"        // installed, no process
 	Starting      Phase = "STARTING"       // asked to run; the game has not said that it is ready
 	Running       Phase = "RUNNING"        // ready for players
@@ -92,6 +96,7 @@ func Possible(p Phase) []Action { return actions[p] }
 // Want is what the panel asks of a node for one server, as far as the phase depends on it.
 type Want struct {
 	Desired    wire.Desired // effective: stopped while suspended
+	Withdrawn  bool         // its placement was taken back; the node is told that it is absent
 	Epoch      int64
 	Generation int64
 	DeleteID   string
@@ -114,14 +119,16 @@ func Derive(prev Phase, want Want, seen *wire.Observed, nodeOnline bool) Phase {
 	case prev == Deleted:
 		return Deleted
 	case want.Desired == wire.DesiredAbsent:
-		if seen != nil && seen.State == wire.StateAbsent && seen.DeleteID != "" && seen.DeleteID == want.DeleteID {
+		if absence(seen) && seen.DeleteID == want.DeleteID {
 			return Deleted
 		}
 		return Deleting
+	case want.Withdrawn:
+		return InstallFailed // whether or not the node can be heard: nothing of it will be there
 	case !nodeOnline:
 		return Unreachable
 	case seen == nil || seen.PlacementEpoch != want.Epoch:
-		return waiting(prev, want)
+		return waiting(prev)
 	case seen.Generation < want.Generation:
 		return asked(prev, want, seen)
 	}
@@ -129,12 +136,9 @@ func Derive(prev Phase, want Want, seen *wire.Observed, nodeOnline bool) Phase {
 }
 
 // waiting is the phase while the node has said nothing of this placement.
-func waiting(prev Phase, want Want) Phase {
-	switch {
-	case prev != Unreachable && prev != "":
+func waiting(prev Phase) Phase {
+	if prev != Unreachable && prev != "" {
 		return prev
-	case want.Install == installFailed: // the node refused it before it had anything to say
-		return InstallFailed
 	}
 	return Installing
 }
@@ -149,6 +153,8 @@ func asked(prev Phase, want Want, seen *wire.Observed) Phase {
 	before := observed(want, seen)
 	switch {
 	case before == Installing, want.Install == installPending, want.Install == installRunning:
+		return Installing
+	case before == InstallFailed && want.Desired == wire.DesiredRunning: // the node installs it again first
 		return Installing
 	case want.Desired == wire.DesiredRunning && before != Running:
 		return Starting

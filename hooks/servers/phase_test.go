@@ -41,7 +41,7 @@ func TestDerive(t *testing.T) {
 	t.Parallel()
 	run := Want{Desired: wire.DesiredRunning, Epoch: 2, Generation: 5}
 	stop := Want{Desired: wire.DesiredStopped, Epoch: 2, Generation: 5}
-	refused := Want{Desired: wire.DesiredRunning, Epoch: 2, Generation: 5, Install: installFailed}
+	withdrawn := Want{Desired: wire.DesiredRunning, Epoch: 2, Generation: 5, DeleteID: "d", Withdrawn: true}
 	gone := Want{Desired: wire.DesiredAbsent, Epoch: 2, Generation: 5, DeleteID: "d"}
 	obs := func(s wire.State, change ...func(*wire.Observed)) *wire.Observed {
 		o := &wire.Observed{PlacementEpoch: 2, Generation: 5, State: s, Installed: true}
@@ -74,7 +74,10 @@ func TestDerive(t *testing.T) {
 		"a node that gave up on an installed game has failed":                   {Crashed, run, obs(wire.StateFailed), false, Failed},
 		"a silent node is unreachable whatever was known":                       {Running, run, obs(wire.StateRunning), true, Unreachable},
 		"a node that came back says what it is":                                 {Unreachable, run, obs(wire.StateRunning), false, Running},
-		"a server that its node refused is still not installed after a silence": {Unreachable, refused, nil, false, InstallFailed},
+		"a withdrawn server is not installed":                                   {Installing, withdrawn, obs(wire.StateInstalling, raw), false, InstallFailed},
+		"a withdrawn server is not out of reach: there is nothing to reach":     {InstallFailed, withdrawn, nil, true, InstallFailed},
+		"a withdrawn server is not deleted when its node says that it is gone":  {InstallFailed, withdrawn, obs(wire.StateAbsent, func(o *wire.Observed) { o.DeleteID = "d" }), false, InstallFailed},
+		"a failed reinstall behind a node that is back is tried again by start": {Unreachable, run, obs(wire.StateInstallFailed, raw, old), false, Installing},
 		"a node that cannot say anything of a new server installs it":           {Installing, run, obs("", raw), false, Installing},
 		"a delete that nobody wants any more is no delete":                      {Running, run, obs(wire.StateDeleting), false, Stopping},
 		"a delete stays a delete while the node is silent":                      {Deleting, gone, obs(wire.StateRunning), true, Deleting},
@@ -100,6 +103,7 @@ func TestDeriveStaysInTheTable(t *testing.T) {
 		w := Want{
 			Desired: rapid.SampledFrom([]wire.Desired{wire.DesiredRunning, wire.DesiredStopped, wire.DesiredAbsent}).Draw(r, "desired"),
 			Epoch:   rapid.Int64Range(1, 3).Draw(r, "epoch"), Generation: rapid.Int64Range(1, 4).Draw(r, "generation"), DeleteID: "d",
+			Withdrawn: rapid.Bool().Draw(r, "withdrawn"),
 		}
 		if prev == Deleting {
 			w.Desired = wire.DesiredAbsent // a delete is never taken back

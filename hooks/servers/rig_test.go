@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -44,7 +45,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	pinSeed()
+	wholeCounts()
 	os.Exit(collectionstest.Run(func() int {
 		code := m.Run()
 		if left := leftBehind(10 * time.Second); left != "" && code == 0 {
@@ -377,6 +378,32 @@ func (w *world) latestJob(server string) *collections.Job {
 	return all[0]
 }
 
+// jobOf returns the newest job of a kind that a server has.
+func (w *world) jobOf(server, kind string) *collections.Job {
+	w.t.Helper()
+	all := must2(collections.Every[collections.Job](w.app, collections.Jobs, "rowid DESC", 1, dbx.HashExp{"subject": server, "kind": kind}))(w.t)
+	if len(all) == 0 {
+		w.t.Fatalf("server %s has no job %s", server, kind)
+	}
+	return all[0]
+}
+
+// bare waits until a server whose install failed holds nothing, on the panel and on its node.
+func (w *world) bare(id string, n *node) {
+	w.t.Helper()
+	eventually(w.t, time.Minute, "the placement is withdrawn", func() bool { return gone(w.row(id)) })
+	if held := w.portsHeld(id); held != 0 {
+		w.t.Errorf("a failed install holds %d ports", held)
+	}
+	if o, err := n.agent.Get(id); err != nil || o.State != wire.StateAbsent {
+		w.t.Errorf("its node says %s (%v)", o.State, err)
+	}
+	if specs := must2(w.Specs(w.app, n.id))(w.t); slices.ContainsFunc(specs, func(s wire.Spec) bool { return s.ServerID == id }) {
+		w.t.Error("its node is still told of it")
+	}
+	eventually(w.t, time.Minute, "the withdrawal is done", func() bool { return w.jobOf(id, "WithdrawServer").State() == jobs.Done })
+}
+
 func (w *world) count(table string, where dbx.Expression) int {
 	w.t.Helper()
 	return int(must2(w.app.CountRecords(table, where))(w.t))
@@ -431,7 +458,7 @@ type node struct {
 
 	mu      sync.Mutex
 	away    bool          // guarded by mu
-	refuse  error         // what Push answers instead; guarded by mu
+	refuse  error         // what Push answers instead to a Spec that wants a server; guarded by mu
 	hold    chan struct{} // Push waits for it when it is not nil; guarded by mu
 	queue   []wire.Event  // reported, not delivered; guarded by mu
 	ring    chan struct{} // capacity 1: something may be delivered
@@ -615,7 +642,7 @@ func (f *nodes) Push(ctx context.Context, id string, s wire.Spec) (wire.Observed
 			return wire.Observed{}, ctx.Err()
 		}
 	}
-	if refuse != nil {
+	if refuse != nil && s.Desired != wire.DesiredAbsent {
 		return wire.Observed{}, refuse
 	}
 	o, err := n.agent.Apply(ctx, s)
@@ -641,9 +668,33 @@ func (f *nodes) Console(ctx context.Context, id, server string, after int64) (*w
 	return c, err
 }
 
-// Do implements Nodes.
-func (f *nodes) Do(context.Context, string, string, string, any, any) error {
-	return errors.New("nothing of this room sends other requests")
+// Do implements Nodes, over the handler of a node that has one.
+func (f *nodes) Do(ctx context.Context, id, method, path string, in, out any) error {
+	n, err := f.find(id)
+	if err != nil {
+		return err
+	}
+	raw, err := json.Marshal(in)
+	if err != nil || out != nil {
+		return fmt.Errorf("this room asks for no answers: %w", err)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, n.http.URL+path, bytes.NewReader(raw))
+	if err != nil {
+		return err
+	}
+	res, err := n.http.Client().Do(req)
+	if err != nil {
+		return fleet.ErrNodeOffline
+	}
+	defer res.Body.Close()
+	if res.StatusCode < 300 {
+		return nil
+	}
+	refused := &wire.Error{}
+	if err := json.NewDecoder(res.Body).Decode(refused); err != nil {
+		return err
+	}
+	return refused
 }
 
 // game says that it is ready and takes commands until it is told to stop.

@@ -77,7 +77,8 @@ type Defaults struct {
 // Servers is the room. Its methods are safe for concurrent use.
 type Servers struct {
 	Config
-	consoles *seats // console sockets of this panel
+	consoles *seats  // console sockets of this panel
+	relays   *relays // where they get their frames
 }
 
 // Limits of the room.
@@ -96,7 +97,7 @@ func New(c Config) *Servers {
 	if c.Defaults.PIDs == 0 {
 		c.Defaults.PIDs = 1024
 	}
-	s := &Servers{Config: c, consoles: newSeats(maxConsoles, consolesPerUser)}
+	s := &Servers{Config: c, consoles: newSeats(maxConsoles, consolesPerUser), relays: newRelays(c.Nodes)}
 	s.registerJobs()
 	return s
 }
@@ -141,7 +142,7 @@ func effective(row *collections.Server) wire.Desired {
 }
 
 func want(row *collections.Server) Want {
-	return Want{Desired: effective(row), Epoch: row.PlacementEpoch(), Generation: row.Generation(), DeleteID: row.DeleteID(), Install: row.InstallStatus()}
+	return Want{Desired: effective(row), Withdrawn: withdrawn(row), Epoch: row.PlacementEpoch(), Generation: row.Generation(), DeleteID: row.DeleteID(), Install: row.InstallStatus()}
 }
 
 // seen returns the last observation that counted; nil when there is none.

@@ -78,10 +78,13 @@ func (s *Servers) values(app core.App, row *collections.Server) (customer, opera
 	return customer, operator, nil
 }
 
-// spec compiles what the node is told about a server. A server without an allocation (its ports
-// were given back after a failed install) has none: ok is false.
+// spec compiles what the node is told about a server. One that was withdrawn and is gone from there has
+// nothing to be told: ok is false.
 func (s *Servers) spec(app core.App, row *collections.Server) (spec wire.Spec, ok bool, err error) {
-	if wire.Desired(row.DesiredState()) == wire.DesiredAbsent {
+	if withdrawn(row) && gone(row) {
+		return wire.Spec{}, false, nil
+	}
+	if wire.Desired(row.DesiredState()) == wire.DesiredAbsent || withdrawn(row) {
 		return wire.Spec{
 			ServerID: row.Id, TenantID: row.Tenant(), Name: row.Name(), PlacementEpoch: row.PlacementEpoch(),
 			Generation: row.Generation(), Desired: wire.DesiredAbsent, DeleteID: row.DeleteID(),

@@ -3,6 +3,7 @@ package servers
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -139,7 +140,7 @@ func (s *Servers) build(app core.App, row *collections.Server, a surroundings) (
 		ID: row.Id, Tenant: row.Tenant(), Rev: row.Rev(), Name: row.Name(), Status: Phase(row.Status()), DesiredState: row.DesiredState(),
 		Suspended: row.Suspended(), InstallStatus: row.InstallStatus(), Variant: row.Variant(),
 		Limits: Limits{row.CPULimitMillicores(), row.MemLimitMB(), row.DiskGB()},
-		Ports:  []wire.Port{}, Variables: map[string]*string{}, Created: row.Created(), Actions: possibleNow(row),
+		Ports:  []wire.Port{}, Variables: map[string]*string{}, Created: row.Created(), Actions: Possible(Phase(row.Status())),
 		LastStartAt: moment(row.LastStartAt()), LastExitAt: moment(row.LastExitAt()),
 	}
 	if row.ProblemMessage() != "" {
@@ -156,6 +157,9 @@ func (s *Servers) build(app core.App, row *collections.Server, a surroundings) (
 	}
 	if n := a.nodes[row.Node()]; n != nil {
 		v.Node = NodeView{n.Id, n.Name(), n.Location(), n.Status()}
+		if v.Status == InstallFailed && n.Status() == "OFFLINE" { // an install needs its node
+			v.Actions = slices.DeleteFunc(slices.Clone(v.Actions), func(a Action) bool { return a == Reinstall })
+		}
 	}
 	if err := s.buildGame(app, row, a, &v); err != nil {
 		return v, err

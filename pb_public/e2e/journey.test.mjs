@@ -27,11 +27,11 @@ test('T30 sign up, verify, create, watch, console, stop, start, delete', { timeo
     await heading(page, 'Sign in').waitFor();
     await look('sign in');
     await page.getByRole('link', { name: 'Forgot your password?' }).click();
-    await heading(page, 'Choose a new password').waitFor();
+    await heading(page, 'Set a new password').waitFor();
     await look('forgot password');
     await page.goto('/sign-up');
     await page.getByRole('button', { name: 'Create account' }).click();
-    await page.getByText('Give it a name.').waitFor();
+    await page.getByText('Tell us your name.').waitFor();
     await look('sign up with faults');
     await page.getByLabel('Your name').fill('Ana Keller');
     await page.getByLabel('E-mail address').fill(email);
@@ -89,6 +89,24 @@ test('T30 sign up, verify, create, watch, console, stop, start, delete', { timeo
     assert.equal(await page.getByLabel('Command').inputValue(), 'say hello from the browser');
     await page.getByLabel('Command').fill('');
     await look('console');
+  });
+
+  await t.test('opens every menu', async () => {
+    await page.getByRole('button', { name: 'More actions' }).click();
+    await page.getByRole('menuitem', { name: 'Kill' }).waitFor();
+    await look('more actions');
+    await page.getByRole('menuitem', { name: 'Kill' }).click();
+    await page.getByRole('dialog').waitFor();
+    await look('kill dialog');
+    await page.getByRole('button', { name: 'Cancel' }).click();
+    await page.getByRole('dialog').waitFor({ state: 'detached' });
+    await page
+      .getByRole('button', { name: /Switch organisation/ })
+      .first()
+      .click();
+    await page.getByRole('menuitem', { name: 'New organisation' }).waitFor();
+    await look('switcher');
+    await page.keyboard.press('Escape');
   });
 
   await t.test('stops and starts it, and everything follows by itself', async () => {
@@ -258,6 +276,7 @@ test('T30 the same by keyboard alone at 390 px', { timeout: 300_000 }, async (t)
   await wide('settings');
   await press('Continue');
   await page.getByRole('button', { name: 'Create server' }).waitFor();
+  await wide('review');
   await press('Create server');
   await page.waitForURL(/\/install$/);
   await wide('install');
@@ -271,6 +290,15 @@ test('T30 the same by keyboard alone at 390 px', { timeout: 300_000 }, async (t)
     .nth(1)
     .waitFor({ state: 'attached' });
   await wide('console');
+  await page.evaluate(() => document.getElementById('main')?.focus());
+  await press('More actions');
+  await page.getByRole('menuitem', { name: 'Kill' }).waitFor();
+  await wide('more actions');
+  await page.keyboard.press('Enter'); // the first item has the focus
+  await page.getByRole('dialog').waitFor();
+  await wide('kill dialog');
+  await page.keyboard.press('Escape');
+  await page.getByRole('dialog').waitFor({ state: 'detached' });
   await page.evaluate(() => document.getElementById('main')?.focus());
   await press('Stop');
   await status(page, 'STOPPED');

@@ -47,6 +47,7 @@ await shoot('05-verified');
 await go('/welcome', 'form');
 await shoot('06-welcome');
 await page.getByLabel('Name').fill('Night Owls');
+await page.getByLabel('Address').fill(`night-owls-${Date.now().toString(36)}`);
 await page.getByRole('button', { name: 'Create organisation' }).click();
 await page.getByRole('heading', { name: 'No servers yet' }).waitFor();
 await shoot('07-no-servers');

@@ -58,30 +58,40 @@ func (a *Agent) Command(ctx context.Context, id, line string) error {
 	if !s.command.take() {
 		return ErrTooFast
 	}
-	select {
-	case s.typing <- struct{}{}:
-		defer func() { <-s.typing }()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	s.mu.Lock()
-	at := s.current
-	s.mu.Unlock()
-	if at.zero() {
-		return ErrNotRunning
-	}
-	err = s.typeLine(ctx, at.ID, line)
+	seq, err := s.typeAndSay(ctx, line)
 	if errors.Is(err, engine.ErrNotRunning) || errors.Is(err, engine.ErrNotFound) {
 		return ErrNotRunning
 	}
 	if err != nil {
 		return fmt.Errorf("send command to server %s: %w", id, err)
 	}
-	s.console.say(wire.StreamInput, line)
-	if err := s.console.flush(); err != nil {
+	if err := s.console.ride(seq); err != nil {
 		s.log.Warn("write console journal", "error", err)
 	}
 	return nil
+}
+
+// typeAndSay types a line into the run that takes commands and puts it on the console, which is still
+// to be flushed.
+func (s *server) typeAndSay(ctx context.Context, line string) (seq int64, err error) {
+	select {
+	case s.typing <- struct{}{}:
+		defer func() { <-s.typing }()
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	s.mu.Lock()
+	at := s.current
+	s.mu.Unlock()
+	if at.zero() {
+		return 0, engine.ErrNotRunning
+	}
+	seq = s.console.say(wire.StreamInput, line) // first: the game may answer before typeLine returns
+	if err := s.typeLine(ctx, at.ID, line); err != nil {
+		s.console.say(wire.StreamSystem, "That command did not reach the game.")
+		return seq, errors.Join(err, s.console.flush())
+	}
+	return seq, nil
 }
 
 func (s *server) running() bool {

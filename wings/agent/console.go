@@ -30,7 +30,7 @@ const (
 	flushLines     = 256                   // unwritten lines that are written at once
 	crashLines     = 50                    // of the console, kept with a crash
 	lineOverhead   = 64                    // bytes counted per line on top of its text
-	showAfter      = 20 * time.Millisecond // a line is written, and so shown, at the latest
+	showAfter      = 20 * time.Millisecond // between two writes of a busy console; a quiet one's line is written at once
 	commandsPerSec = 10
 	commandsAtOnce = 20
 )
@@ -63,7 +63,8 @@ type console struct {
 	state    wire.State
 	stateRev int
 	viewers  map[*Viewer]struct{}
-	gone     bool // the server was deleted
+	written  chan struct{} // closed and replaced when flushed rises
+	gone     bool          // the server was deleted
 	tokens   float64
 	tokensAt time.Time
 }
@@ -90,7 +91,7 @@ func (e *journalEntry) follows(last int64) bool {
 
 // openConsole reads the journal back. A damaged end costs a gap, never a doubled number.
 func openConsole(path string) (*console, error) {
-	c := &console{path: path, turn: make(chan struct{}, 1), viewers: map[*Viewer]struct{}{}, tokens: linesBurst, tokensAt: time.Now()}
+	c := &console{path: path, turn: make(chan struct{}, 1), viewers: map[*Viewer]struct{}{}, written: make(chan struct{}), tokens: linesBurst, tokensAt: time.Now()}
 	raw, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read console journal: %w", err)
@@ -148,12 +149,33 @@ func (c *console) read(stream wire.ConsoleStream, container string, at time.Time
 }
 
 // say adds a line that no container wrote: of wings itself, or a command somebody sent. The caller
-// flushes.
-func (c *console) say(stream wire.ConsoleStream, text string) {
+// flushes. It returns the line's number.
+func (c *console) say(stream wire.ConsoleStream, text string) int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.last++
 	c.push(wire.ConsoleLine{Seq: c.last, At: time.Now().UTC(), Stream: stream, Text: cleanLine(text)})
+	return c.last
+}
+
+// ride returns when line seq is written: with the lines that the game says next, or after showAfter
+// by itself. A command and its answer reach a viewer in one frame so.
+func (c *console) ride(seq int64) error {
+	late := time.NewTimer(showAfter)
+	defer late.Stop()
+	for {
+		c.mu.Lock()
+		done, next := c.flushed >= seq || c.gone, c.written
+		c.mu.Unlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-next:
+		case <-late.C:
+			return c.flush()
+		}
+	}
 }
 
 // hole marks lines that are lost, how many nobody knows.
@@ -247,6 +269,8 @@ func (c *console) flush() error {
 		c.size = 0
 	}
 	c.size += n
+	close(c.written)
+	c.written = make(chan struct{})
 	c.notify()
 	c.mu.Unlock()
 	return nil
@@ -280,6 +304,8 @@ func (c *console) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.gone = true
+	close(c.written)
+	c.written = make(chan struct{})
 	c.notify()
 }
 

@@ -172,6 +172,22 @@ func TestT03_AnEngineRestartIsNoCrash(t *testing.T) {
 	}
 }
 
+// However long an engine was away, a server that has to run does not wait longer for being looked at.
+func TestAnEngineThatWasAwayForLongIsNoticedSoon(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		spec := running(1)
+		r.apply(spec)
+		r.untilState(spec.ServerID, time.Minute, wire.StateRunning)
+		for _, long := range []time.Duration{time.Minute, time.Hour} {
+			r.m.SetAway(true)
+			pass(long)
+			r.m.RestartEngine(false) // its games ended with it
+			r.m.SetAway(false)
+			r.until(spec.ServerID, engineMax+time.Second, "it runs again", func(o wire.Observed) bool { return o.State == wire.StateRunning && o.Settled })
+		}
+	})
+}
+
 func TestAnExitRightBeforeTheEngineGoesAwayIsForgiven(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		spec := running(1)

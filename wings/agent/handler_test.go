@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -160,6 +161,11 @@ func says(text string) func(f wire.ConsoleFrame) bool {
 	}
 }
 
+// lineOf is the place of a line among lines; -1 when it is not there.
+func lineOf(lines []wire.ConsoleLine, stream wire.ConsoleStream, text string) int {
+	return slices.IndexFunc(lines, func(l wire.ConsoleLine) bool { return l.Stream == stream && l.Text == text })
+}
+
 func isLive(f wire.ConsoleFrame) bool { return f.Live }
 
 func TestTheConsoleOverAWebSocket(t *testing.T) {
@@ -179,6 +185,10 @@ func TestTheConsoleOverAWebSocket(t *testing.T) {
 	streams := map[wire.ConsoleStream]bool{}
 	for _, l := range append(history, more...) {
 		streams[l.Stream] = true
+	}
+	typed, answered := lineOf(more, wire.StreamInput, "hello"), lineOf(more, wire.StreamOut, "you said hello")
+	if typed < 0 || answered < typed {
+		t.Errorf("what was typed is line %d, its answer line %d", typed, answered)
 	}
 	if !streams[wire.StreamOut] || !streams[wire.StreamSystem] || !streams[wire.StreamInput] {
 		t.Errorf("streams %v, want the game's, ours and the input", streams)

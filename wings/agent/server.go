@@ -20,6 +20,7 @@ const (
 	killRecheck    = 2 * time.Second  // after a SIGKILL, when no exit was told
 	maxLaunchTries = 8                // of one step while the engine answers; then it is given up
 	remakeAfter    = 2                // failed starts of one container; then it is made again
+	awayNoted      = 300              // looks at an engine that is away between two warnings, about ten minutes
 	quietTries     = 2                // engine errors in a row that are not shown yet
 	maxOutbox      = 16               // reports kept while the reporter refuses them
 	progressEvery  = time.Second      // between two progress reports
@@ -395,10 +396,9 @@ func (s *server) lostEngine(ctx context.Context, err error) time.Duration {
 		s.dirty = true
 		s.say("The node's container engine went away; the last exit does not count as a crash.")
 	}
-	if s.game != nil && !s.game.over() {
-		s.release(&s.game) // whatever it would still see, it has not watched all of
-	} else if s.game != nil {
-		s.game.err = errors.Join(s.game.err, err)
+	s.release(&s.game) // whatever it would still see, it has not watched all of; its output is read anew
+	if s.installer != nil && !s.installer.witnessed(box{id: s.installer.run.ID, startedAt: s.installer.run.StartedAt}) {
+		s.release(&s.installer)
 	}
 	s.away++
 	if s.away > quietTries {
@@ -407,9 +407,13 @@ func (s *server) lostEngine(ctx context.Context, err error) time.Duration {
 		o.Settled = false // nobody knows
 		s.publish(o)
 	}
-	s.log.Warn("engine is away", "tries", s.away, "error", err)
+	level := slog.LevelDebug // of a thousand servers that look every two seconds
+	if s.away == 1 || s.away%awayNoted == 0 {
+		level = slog.LevelWarn
+	}
+	s.log.Log(ctx, level, "engine is away", "tries", s.away, "error", err)
 	s.saveSoon(ctx)
-	return retryAfter(s.away - 1)
+	return retryWithin(s.away-1, engineMax)
 }
 
 // complain records a step that went wrong and says when to try again.

@@ -19,10 +19,12 @@ import (
 const (
 	retryMin    = 500 * time.Millisecond // first wait after an engine error; doubles
 	retryMax    = 30 * time.Second
+	engineMax   = 2 * time.Second        // between two looks at an engine that is away: games wait for its return
 	probeEvery  = 500 * time.Millisecond // between two tries of a readiness port
 	probeWait   = 2 * time.Second        // for one connection
 	probeHold   = 250 * time.Millisecond // a connection that is closed within is a proxy without a game
 	readyMargin = 2 * time.Second        // the engine's start time may be later than the first line
+	burstWait   = time.Millisecond       // for a write while more lines are there to be read
 )
 
 // watch follows one run of one container: one goroutine waits for its end, one reads its output,
@@ -143,8 +145,27 @@ func (r *reader) follow(ctx context.Context) (done, progress bool) {
 	if err != nil {
 		return errors.Is(err, engine.ErrNotFound), false
 	}
-	var show <-chan time.Time // nil while all is written
 	seen := !known
+	return r.take(logs, func(l engine.LogLine) (old bool) {
+		switch {
+		case known && l.At.Before(at.At): // only looked at
+			return true
+		case known && l.At.Equal(at.At):
+			seen = true
+			return true
+		case !seen:
+			seen = true
+			r.s.console.hole()
+		}
+		return false
+	})
+}
+
+// take puts lines on the console until there are no more. One that comes alone is written, and so
+// shown, at once; of more than that, what has come within showAfter is written together.
+func (r *reader) take(logs *engine.LogStream, old func(engine.LogLine) bool) (done, progress bool) {
+	var show <-chan time.Time // nil while all is written
+	var busyUntil time.Time   // no write before, unless much waits
 	for {
 		select {
 		case l, ok := <-logs.C:
@@ -153,26 +174,21 @@ func (r *reader) follow(ctx context.Context) (done, progress bool) {
 			}
 			progress = true
 			r.match(l)
-			switch {
-			case known && l.At.Before(at.At): // only looked at
+			if old(l) {
 				continue
-			case known && l.At.Equal(at.At):
-				seen = true
-				continue
-			case !seen:
-				seen = true
-				r.s.console.hole()
 			}
-			if r.s.console.read(r.w.stream, r.w.run.ID, l.At, l.Text) {
-				r.flush()
-				show = nil
-			} else if show == nil {
-				show = time.After(showAfter)
+			full := r.s.console.read(r.w.stream, r.w.run.ID, l.At, l.Text)
+			wait := time.Until(busyUntil)
+			if !full && (wait > 0 || len(logs.C) > 0) {
+				if show == nil {
+					show = time.After(max(wait, burstWait))
+				}
+				continue
 			}
 		case <-show:
-			r.flush()
-			show = nil
 		}
+		r.flush()
+		show, busyUntil = nil, time.Now().Add(showAfter)
 	}
 }
 
@@ -257,9 +273,11 @@ func isClosed(c chan struct{}) bool {
 }
 
 // retryAfter is how long to wait after the try-th failure (from 0): doubling, bounded, ±20 %.
-func retryAfter(try int) time.Duration {
+func retryAfter(try int) time.Duration { return retryWithin(try, retryMax) }
+
+func retryWithin(try int, limit time.Duration) time.Duration {
 	d := retryMin << min(try, 10)
-	d = min(d, retryMax)
+	d = min(d, limit)
 	return d*4/5 + time.Duration(rand.Int64N(int64(d)*2/5))
 }
 

@@ -68,8 +68,11 @@ func (p Program) join() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "join URL --token TOKEN",
 		Short: "Join a panel with the command that it shows when a node is added",
-		Args:  cobra.ExactArgs(1),
+		Args:  cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) != 1 || token == "" {
+				return errors.New("join needs the panel's address and a token; copy the whole command that the panel shows when a node is added: wings join https://panel.example.com:8443 --token TOKEN")
+			}
 			ctx, cancel := context.WithTimeout(c.Context(), joinTimeout)
 			defer cancel()
 			id, err := link.Join(ctx, args[0], token, dir, p.Release)
@@ -82,9 +85,6 @@ func (p Program) join() *cobra.Command {
 	}
 	c.Flags().StringVar(&token, "token", "", "one-time token of the node, from the panel")
 	c.Flags().StringVar(&dir, "dir", DefaultDir, "folder of the node's identity and data")
-	if err := c.MarkFlagRequired("token"); err != nil {
-		panic(err) // the flag is two lines above
-	}
 	return c
 }
 
@@ -127,6 +127,11 @@ func (p Program) node(ctx context.Context, f runFlags) error {
 	if err != nil {
 		return err
 	}
+	free, err := hold(ctx, dir, log)
+	if err != nil {
+		return err
+	}
+	defer free()
 	eng, err := p.engine(f, id, log)
 	if err != nil {
 		return err

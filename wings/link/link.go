@@ -28,10 +28,10 @@ import (
 
 // Bounds of the link as a whole.
 const (
-	maxRequests     = 256              // of the panel at one time, all connections together; more get 503
-	firstBackoff    = time.Second      // after a connection that worked, and the first after a failure
-	maxBackoff      = 30 * time.Second // between attempts; each wait is drawn between half and the whole of it
-	requestTimeout  = 30 * time.Second // of one call to the panel
+	maxRequests     = 256                    // of the panel at one time, all connections together; more get 503
+	firstBackoff    = 250 * time.Millisecond // after a connection that worked, and the first after a failure
+	maxBackoff      = 8 * time.Second        // between attempts; each wait is drawn between half and the whole of it
+	requestTimeout  = 30 * time.Second       // of one call to the panel
 	dialTimeout     = 10 * time.Second
 	maxAnswerBytes  = 1 << 20
 	sendBatchBytes  = wire.MaxEventBatchBytes / 2 // JSON of a batch stays below the panel's limit
@@ -69,6 +69,7 @@ type Link struct {
 	id     atomic.Pointer[Identity]
 	client atomic.Pointer[http.Client] // of the identity in id
 	slots  chan struct{}               // one per running request of the panel
+	up     chan struct{}               // capacity 1: the panel is there again, events need not wait longer
 	wg     sync.WaitGroup              // every goroutine of ours
 
 	mu      sync.Mutex
@@ -103,7 +104,7 @@ func New(cfg Config) (*Link, error) {
 	if err != nil {
 		return nil, errors.Join(err, sp.Close())
 	}
-	l := &Link{cfg: cfg, log: cfg.Log, spool: sp, samples: samples, news: make(chan struct{}, 1), bootID: rand.Text(), slots: make(chan struct{}, maxRequests)}
+	l := &Link{cfg: cfg, log: cfg.Log, spool: sp, samples: samples, news: make(chan struct{}, 1), bootID: rand.Text(), slots: make(chan struct{}, maxRequests), up: make(chan struct{}, 1)}
 	l.adopt(id)
 	return l, nil
 }
@@ -217,7 +218,7 @@ func (l *Link) sendEvents(ctx context.Context) {
 				continue
 			}
 			l.log.Warn("events wait on this disk", "error", err)
-			wait(ctx, jitter(backoff))
+			wait(ctx, jitter(backoff), l.up)
 			backoff = min(2*backoff, maxBackoff)
 		}
 	}
@@ -252,12 +253,17 @@ func jitter(d time.Duration) time.Duration {
 	return d/2 + time.Duration(n.Int64())
 }
 
-// wait returns after d or with ctx.
-func wait(ctx context.Context, d time.Duration) {
+// wait returns after d, with ctx, or when one of the channels says that it is worth while.
+func wait(ctx context.Context, d time.Duration, early ...chan struct{}) {
 	t := time.NewTimer(d)
 	defer t.Stop()
+	var now chan struct{}
+	if len(early) > 0 {
+		now = early[0]
+	}
 	select {
 	case <-ctx.Done():
 	case <-t.C:
+	case <-now:
 	}
 }

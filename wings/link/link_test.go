@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -202,6 +203,32 @@ func TestEventsWaitForThePanelAndKeepTheirOrder(t *testing.T) {
 		}
 	})
 	eventually(t, "the disk is empty", func() bool { left, err := l.spool.Next(1, 1); return err == nil && len(left) == 0 })
+}
+
+// Events that wait for their next try do not wait longer once the panel is there again.
+func TestEventsDoNotWaitOnceThePanelIsBack(t *testing.T) {
+	t.Parallel()
+	p := newFakePanel(t)
+	l := open(t, p.join(t))
+	if err := l.Report(wire.Event{Kind: wire.EventCrash, Crash: &wire.CrashReport{}}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	waited := make(chan struct{})
+	wg.Go(func() {
+		defer close(waited)
+		wait(ctx, time.Hour, l.up) // as sendEvents does after many failures
+	})
+	wg.Go(func() { l.keepLinked(ctx) })
+	<-waited
+	if ctx.Err() != nil {
+		t.Fatal("the link was no reason to try again")
+	}
+	wg.Go(func() { l.sendEvents(ctx) })
+	eventually(t, "the event is there", func() bool { p.mu.Lock(); defer p.mu.Unlock(); return len(p.events) == 1 })
 }
 
 func TestRenewalChangesTheIdentityOfAllFurtherCalls(t *testing.T) {

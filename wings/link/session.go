@@ -52,6 +52,10 @@ func (l *Link) connect(ctx context.Context, id *Identity, instance, kind string)
 			return false, fmt.Errorf("hello to %s: %w", instance, err)
 		}
 		l.log.Info("linked to the panel", "instance", instance)
+		select {
+		case l.up <- struct{}{}:
+		default: // one waits already
+		}
 	}
 	srv := &http.Server{
 		Handler:           l.serve(ctx),

@@ -1,13 +1,15 @@
-// Package mailcatch is an SMTP server for tests: it takes every mail and hands it out over HTTP.
+// Package mailcatch is an SMTP server for tests and demos: it takes every mail and hands it out over HTTP.
 //
 // It owns nothing that outlives the process and delivers nothing. Its one invariant: a mail is to be
 // read before the SMTP client has its 250, so a test never waits for it.
 package mailcatch
 
 import (
+	_ "embed"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"html/template"
 	"io"
 	"mime"
 	"mime/multipart"
@@ -15,6 +17,7 @@ import (
 	"net"
 	"net/http"
 	"net/mail"
+	"slices"
 	"strings"
 	"sync"
 
@@ -34,6 +37,12 @@ const (
 	maxMessages = 1_000   // kept; the oldest go first
 	maxBytes    = 1 << 20 // of one mail
 )
+
+//go:embed page.html
+var pageText string
+
+// page shows the mails, the newest first. Each is in a frame that may run nothing; its links open beside it.
+var page = template.Must(template.New("page").Parse(pageText))
 
 // Server catches mails on a loopback port of its own.
 type Server struct {
@@ -81,14 +90,20 @@ func (s *Server) To(address string) []Message {
 	return out
 }
 
-// ServeHTTP answers GET /messages?to=ADDRESS with a JSON list.
+// ServeHTTP answers GET /messages?to=ADDRESS with a JSON list and GET / with a page for people.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path != "/messages" {
+	switch r.URL.Path {
+	case "/messages":
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(s.To(r.URL.Query().Get("to")))
+	case "/":
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		newest := s.To("")
+		slices.Reverse(newest)
+		_ = page.Execute(w, newest)
+	default:
 		http.NotFound(w, r)
-		return
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(s.To(r.URL.Query().Get("to")))
 }
 
 // session is one SMTP conversation.

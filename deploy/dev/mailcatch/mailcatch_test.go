@@ -1,6 +1,7 @@
 package mailcatch
 
 import (
+	"net/http/httptest"
 	"net/smtp"
 	"strings"
 	"testing"
@@ -38,5 +39,17 @@ Content-Transfer-Encoding: quoted-printable
 	}
 	if len(s.To("c@example.org")) != 0 {
 		t.Error("somebody else's mail")
+	}
+	w := httptest.NewRecorder()
+	s.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	for _, part := range []string{"<h2>Grüße</h2>", "to b@example.org", `sandbox="allow-popups allow-popups-to-escape-sandbox"`, "&lt;a href=&#34;x#token=1&#34;&gt;"} {
+		if !strings.Contains(w.Body.String(), part) {
+			t.Errorf("%q is not on the page %s", part, w.Body)
+		}
+	}
+	w = httptest.NewRecorder()
+	s.ServeHTTP(w, httptest.NewRequest("GET", "/messages?to=c@example.org", nil))
+	if w.Body.String() != "[]\n" {
+		t.Errorf("no mails are %q", w.Body)
 	}
 }

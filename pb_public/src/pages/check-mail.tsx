@@ -48,17 +48,24 @@ function CheckMail() {
       title={t('door.checkTitle')}
       icon={<IconMail size={24} aria-hidden="true" />}
       lead={t('door.checkLead', { email })}
-      foot={<Link to="/">{t('door.later')}</Link>}
+      foot={
+        <>
+          <Link to="/">{t('door.later')}</Link>
+          {' · '}
+          <button type="button" className="link" onClick={signOut}>
+            {t('action.signOut')}
+          </button>
+        </>
+      }
     >
       <p className="muted">{t('door.checkHint')}</p>
       <Button variant="default" size="md" loading={busy} onClick={() => void run()}>
         {t('door.resend')}
       </Button>
-      <p role="status">{said}</p>
+      <p role="status" className="empty-gone">
+        {said}
+      </p>
       {fault && <p role="alert">{fault}</p>}
-      <Button variant="subtle" onClick={signOut}>
-        {t('action.signOut')}
-      </Button>
     </Door>
   );
 }

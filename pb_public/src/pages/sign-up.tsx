@@ -2,7 +2,7 @@ import { Button, PasswordInput, TextInput } from '@mantine/core';
 import { createFileRoute, Link, useNavigate } from '@tanstack/react-router';
 import { useState } from 'react';
 import { signUp } from '@/actions/signUp';
-import { checkEmail, checkName, checkPassword } from '@/stores/rules';
+import { checkEmail, checkPassword, checkPersonName } from '@/stores/rules';
 import { session } from '@/stores/session';
 import { t } from '@/texts';
 import { Door } from '@/ui/Door';
@@ -18,7 +18,11 @@ function SignUp() {
   const [errors, setErrors] = useState(empty);
   const { run, busy } = useAct(
     async () => {
-      const faults = { name: checkName(who.name), email: checkEmail(who.email), password: checkPassword(who.password) };
+      const faults = {
+        name: checkPersonName(who.name),
+        email: checkEmail(who.email),
+        password: checkPassword(who.password),
+      };
       setErrors(faults);
       if (faults.name || faults.email || faults.password) return;
       await signUp(who);

@@ -3,6 +3,7 @@ import type { NewServer } from '@/actions/createServer';
 import type { Game, Variable } from '@/api/blueprints';
 import type { ApiError } from '@/api/error';
 import type { Limits } from '@/api/views';
+import { t } from '@/texts';
 import { checkName, checkVariable, placeError } from './rules';
 
 export interface Draft {
@@ -51,6 +52,20 @@ export function variableFaults(variables: Variable[], values: Record<string, str
     if (fault) found[v.key] = fault;
   }
   return found;
+}
+
+/** What was set otherwise than the game comes, as people read it. Secrets stay covered. */
+export function changedVariables(draft: Draft, game: Pick<Game, 'variables'>): { name: string; value: string }[] {
+  return game.variables
+    .filter((v) => (draft.variables[v.key] ?? '') !== v.preset)
+    .map((v) => ({ name: v.name, value: shownValue(v, draft.variables[v.key] ?? '') }));
+}
+
+function shownValue(v: Variable, value: string): string {
+  if (v.kind === 'bool') return t(value === 'true' ? 'create.yes' : 'create.no');
+  if (v.kind === 'secret') return '••••••••';
+  if (value === '') return t('create.empty');
+  return v.options.find((o) => o.value === value)?.label ?? value;
 }
 
 /** The panel's field errors, at the fields they belong to. */

@@ -1,11 +1,20 @@
 import { describe, expect, it } from 'vitest';
 import { type Game, readBlueprint, readGame, type Variable } from '@/api/blueprints';
 import { ApiError } from '@/api/error';
-import { draftOf, faultsOf, placeFaults, toNewServer } from './draft';
+import { changedVariables, draftOf, faultsOf, placeFaults, toNewServer } from './draft';
 import { rank } from './rank';
-import { checkEmail, checkName, checkPassword, checkSlug, checkVariable, placeError, slugOf } from './rules';
+import {
+  checkEmail,
+  checkName,
+  checkPassword,
+  checkPersonName,
+  checkSlug,
+  checkVariable,
+  placeError,
+  slugOf,
+} from './rules';
 import { safeNext } from './session';
-import { clamp, hintFor, left, recommended, sliders } from './sizing';
+import { clamp, hintFor, left, recommended, sliders, stops } from './sizing';
 
 // What the catalogue answers (blueprints.Form), cut down.
 const answer = {
@@ -159,6 +168,9 @@ describe('the other rules', () => {
     expect(checkName('  ')).not.toBe('');
     expect(checkName('x'.repeat(61))).not.toBe('');
     expect(checkName('Friday night')).toBe('');
+    expect(checkPersonName(' ')).toBe('Tell us your name.');
+    expect(checkPersonName('x'.repeat(61))).toBe(checkName('x'.repeat(61)));
+    expect(checkPersonName('Ana')).toBe('');
     expect(checkEmail('ana@example.org')).toBe('');
     expect(checkEmail('ana')).not.toBe('');
     expect(checkPassword('1234567')).not.toBe('');
@@ -239,6 +251,17 @@ describe('a new server', () => {
   });
 });
 
+it('the last look says what was set otherwise than the game comes, and covers secrets', () => {
+  const draft = draftOf(game, { memory_mib: 1, cpu_millicores: 1, disk_gib: 1 });
+  expect(changedVariables(draft, game)).toEqual([]);
+  draft.variables = { ...draft.variables, EULA: 'true', SLOTS: '', PASSWORD: 'a secret one' };
+  expect(changedVariables(draft, game)).toEqual([
+    { name: 'I accept the EULA', value: 'Yes' },
+    { name: 'Player slots', value: 'Empty' },
+    { name: 'Password', value: '••••••••' },
+  ]);
+});
+
 describe('sizing', () => {
   const node = (memory: number) => ({
     id: 'n',
@@ -281,6 +304,15 @@ describe('sizing', () => {
       resources: { ...answer.resources, memory_mib: { minimum: 32, recommended: 64 } },
     });
     expect(sliders(small, left(quota, used), []).memory_mib).toMatchObject({ min: 64, step: 64, recommended: 64 });
+  });
+  it('stops more coarsely the larger it gets, and at everything that matters', () => {
+    const range = { min: 64, max: 18_800, step: 64, recommended: 1000 };
+    const all = stops(range, 150);
+    expect(all.slice(0, 6)).toEqual([64, 128, 150, 192, 256, 320]);
+    for (const one of [64, 1000, 150, 18_800, 1024, 2048, 4096, 8192, 16_384]) expect(all).toContain(one);
+    expect(all.length).toBeLessThan(45);
+    expect(all).toEqual([...all].sort((a, b) => a - b));
+    expect(stops({ min: 1024, max: 1024, step: 256, recommended: 1024 }, 1024)).toEqual([1024]);
   });
   it('says what a size is good for', () => {
     expect(hintFor(game, 1024)).toBeUndefined();

@@ -61,6 +61,10 @@ export function checkName(value: string): string {
   return [...value.trim()].length > NAME_MAX ? t('rule.nameLong', { count: NAME_MAX }) : '';
 }
 
+/** As checkName, said to the person whose name it is. */
+export const checkPersonName = (value: string): string =>
+  value.trim() === '' ? t('rule.yourNameMissing') : checkName(value);
+
 export const checkEmail = (value: string): string =>
   /^[^\s@]+@[^\s@]+\.?[^\s@]*$/.test(value.trim()) ? '' : t('rule.email');
 

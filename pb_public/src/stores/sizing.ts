@@ -66,3 +66,16 @@ export function clamp(l: Limits, s: Sliders): Limits {
 export function hintFor(game: Pick<Game, 'hints'>, memoryMib: number) {
   return game.hints.filter((h) => h.memoryMib <= memoryMib).at(-1);
 }
+
+/**
+ * Where a slider stops: every step while it is small, coarser steps the larger it gets, and always its ends, what
+ * is recommended, and what is set now. So a phone's slider reaches 64 MiB as well as 32 GiB.
+ */
+export function stops(range: Slider, now: number): number[] {
+  const found = new Set([range.min, range.max, range.recommended, now]);
+  for (let n = range.min; n < range.max; ) {
+    n += range.step * 2 ** Math.max(0, Math.floor(Math.log2(n / (4 * range.step))));
+    found.add(Math.min(n, range.max));
+  }
+  return [...found].sort((a, b) => a - b);
+}

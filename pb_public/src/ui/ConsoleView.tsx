@@ -57,6 +57,7 @@ export function ConsoleView({
   const [filtering, setFiltering] = useState(false);
   const [matches, setMatches] = useState({ index: 0, count: 0 });
   const [paused, setPaused] = useState<number | null>(null);
+  const [shown, setShown] = useState(0);
   const [blank, setBlank] = useState(link.lines.entries.length === 0);
   const terminal = useRef<TerminalHandle>(null);
   const search = useRef<HTMLInputElement>(null);
@@ -148,6 +149,7 @@ export function ConsoleView({
             filter={filtering ? query.trim() : ''}
             onPaused={setPaused}
             onMatches={setMatches}
+            onShown={setShown}
           />
         </Suspense>
         {blank && state.kind !== 'lost' && (
@@ -157,6 +159,11 @@ export function ConsoleView({
               : takesCommands(server)
                 ? t('console.empty')
                 : t('console.emptyOff')}
+          </p>
+        )}
+        {!blank && filtering && query.trim() !== '' && shown === 0 && (
+          <p className={classes.blank} role="status">
+            {t('console.noLine', { query: query.trim() })}
           </p>
         )}
         {paused !== null && (

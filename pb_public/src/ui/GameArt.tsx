@@ -1,7 +1,7 @@
 import { useState } from 'react';
 import classes from './GameArt.module.css';
 
-/** A game's picture on a ground of its own colour; its first letter when there is none. Decorative. */
+/** A game's picture, wide on a ground of its own colours; its first letter when there is none. Decorative. */
 export function GameArt({
   slug,
   name,
@@ -24,7 +24,10 @@ export function GameArt({
       aria-hidden="true"
     >
       {url && !broken ? (
-        <img src={url} alt="" loading="lazy" onError={() => setBroken(true)} />
+        <>
+          {wide && <img src={url} alt="" loading="lazy" className={classes.ground} />}
+          <img src={url} alt="" loading="lazy" onError={() => setBroken(true)} />
+        </>
       ) : (
         <span>{name.slice(0, 1)}</span>
       )}

@@ -1,9 +1,11 @@
 import { Button, PasswordInput } from '@mantine/core';
+import { IconLinkOff } from '@tabler/icons-react';
 import { Link, useLocation, useNavigate } from '@tanstack/react-router';
 import { useState } from 'react';
 import { tokenOf } from '@/actions/confirmMail';
 import { checkPassword } from '@/stores/rules';
 import { type TextKey, t } from '@/texts';
+import { ButtonLink } from './ButtonLink';
 import { Door } from './Door';
 import { useAct } from './useAct';
 
@@ -23,6 +25,7 @@ export function PasswordDoor({ title, lead, save, label, autoComplete, done, wor
   const navigate = useNavigate();
   const [password, setPassword] = useState('');
   const [fault, setFault] = useState('');
+  const [dead, setDead] = useState(false); // the link was used or is too old
   const { run, busy } = useAct(
     async () => {
       const found = autoComplete === 'new-password' ? checkPassword(password) : '';
@@ -32,12 +35,29 @@ export function PasswordDoor({ title, lead, save, label, autoComplete, done, wor
       await navigate({ to: '/sign-in', search: { done } });
     },
     (error) => {
-      setFault(error.fields.token ? t('door.verifyFailed') : (error.fields.password?.message ?? error.message));
+      setDead(Boolean(error.fields.token));
+      setFault(error.fields.password?.message ?? error.message);
       return true;
     },
   );
   const back = <Link to="/sign-in">{t('door.backToSignIn')}</Link>;
   if (token === '') return <Door title={t(title)} lead={t('door.linkMissing')} foot={back} />;
+  if (dead) {
+    return (
+      <Door
+        title={t('door.verifyFailed')}
+        lead={t(done === 'reset' ? 'door.resetFailedLead' : 'door.emailFailedLead')}
+        icon={<IconLinkOff size={24} aria-hidden="true" />}
+        foot={back}
+      >
+        {done === 'reset' && (
+          <ButtonLink to="/forgot-password" size="md" fullWidth>
+            {t('door.sendAnother')}
+          </ButtonLink>
+        )}
+      </Door>
+    );
+  }
   return (
     <Door title={t(title)} lead={t(lead)} foot={back}>
       <form

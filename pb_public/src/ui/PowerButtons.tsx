@@ -63,7 +63,7 @@ export function PowerButtons({ server, org }: { server: Server; org: string }) {
           </Menu.Target>
           <Menu.Dropdown>
             <Menu.Item
-              color="red"
+              className={classes.danger}
               leftSection={<IconSkull size={17} aria-hidden="true" />}
               onClick={() => setKilling(true)}
             >

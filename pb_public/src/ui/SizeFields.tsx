@@ -2,7 +2,7 @@ import { Slider } from '@mantine/core';
 import { useId } from 'react';
 import type { Game } from '@/api/blueprints';
 import type { Limits } from '@/api/views';
-import { hintFor, type Slider as Range, type Sliders } from '@/stores/sizing';
+import { hintFor, type Slider as Range, type Sliders, stops } from '@/stores/sizing';
 import { type TextKey, t } from '@/texts';
 import { cores, gib, mib } from './format';
 import classes from './SizeFields.module.css';
@@ -72,6 +72,8 @@ interface FieldProps {
 function SizeField({ label, show, range, value, hint, error, disabled, onChange }: FieldProps) {
   const id = useId();
   const fixed = range.min >= range.max;
+  const all = stops(range, value);
+  const marked = range.recommended > range.min && range.recommended < range.max;
   return (
     <div className={classes.field}>
       <div className={classes.head}>
@@ -81,16 +83,14 @@ function SizeField({ label, show, range, value, hint, error, disabled, onChange 
       <Slider
         aria-labelledby={id}
         thumbProps={{ 'aria-labelledby': id, 'aria-valuetext': show(value) } as React.ComponentProps<'div'>}
-        min={range.min}
-        max={fixed ? range.min + range.step : range.max}
-        step={range.step}
-        value={value}
+        min={0}
+        max={Math.max(1, all.length - 1)}
+        step={1}
+        value={all.indexOf(value)}
         disabled={disabled || fixed}
         label={null}
-        marks={
-          range.recommended > range.min && range.recommended < range.max ? [{ value: range.recommended }] : undefined
-        }
-        onChange={onChange}
+        marks={marked ? [{ value: all.indexOf(range.recommended) }] : undefined}
+        onChange={(at) => onChange(all[at] ?? value)}
       />
       <div className={classes.ends} aria-hidden="true">
         <span>{show(range.min)}</span>

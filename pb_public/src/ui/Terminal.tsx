@@ -26,6 +26,8 @@ interface Props {
   /** How many lines came while scrolled up; null while at the end. */
   onPaused: (lines: number | null) => void;
   onMatches: (found: { index: number; count: number }) => void;
+  /** How many lines are drawn: all, or those that the filter lets through. */
+  onShown: (lines: number) => void;
 }
 
 // Dark in both themes: games choose their colours for a dark ground. Each is 4.5:1 or more on it.
@@ -86,6 +88,7 @@ class View {
   private empty = true;
   private longest = 0;
   private missed = 0;
+  private shown = 0;
   private checks = 0;
 
   constructor(
@@ -120,6 +123,8 @@ class View {
     this.term.write('\x1b[?25l');
     this.empty = true;
     this.longest = 0;
+    this.shown = 0;
+    this.props.current.onShown(0);
     const { link } = this.props.current;
     if (link.lines.trimmed) this.put(`\x1b[33m─── ${t('console.trimmed')} ───\x1b[0m`);
     this.add(link.lines.entries);
@@ -139,6 +144,8 @@ class View {
     );
     this.queue = [];
     if (shown.length === 0) return;
+    this.shown += shown.length;
+    this.props.current.onShown(this.shown);
     if (this.away()) this.missed += shown.length;
     for (const e of shown) this.longest = Math.max(this.longest, e.kind === 'line' ? plain(e.text).length + 12 : 0);
     this.put(shown.map((e) => draw(e, timestamps)).join('\r\n'));

@@ -1,17 +1,21 @@
 // Pages that stand for others: not there, broken, still loading. Plain on purpose: they are in the first load.
 import { Link } from '@tanstack/react-router';
 import { t } from '@/texts';
+import { Logo } from './Logo';
 import { useTitle } from './useTitle';
 import classes from './wholePages.module.css';
 
 export function MissingPage() {
   useTitle(t('error.notFound'));
   return (
-    <div className={classes.page}>
+    <main className={classes.page}>
+      <Logo size={44} />
       <h1>{t('error.notFound')}</h1>
       <p className="muted">{t('error.notFoundLead')}</p>
-      <Link to="/">{t('error.home')}</Link>
-    </div>
+      <Link to="/" className={classes.action}>
+        {t('error.home')}
+      </Link>
+    </main>
   );
 }
 
@@ -19,9 +23,10 @@ export function CrashPage() {
   useTitle(t('error.crash'));
   return (
     <div className={classes.page} role="alert">
+      <Logo size={44} />
       <h1>{t('error.crash')}</h1>
       <p className="muted">{t('error.crashLead')}</p>
-      <button type="button" onClick={() => location.reload()}>
+      <button type="button" className={classes.action} onClick={() => location.reload()}>
         {t('error.reload')}
       </button>
     </div>

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"flag"
 	"fmt"
 	"io"
 	"log"
@@ -15,11 +16,16 @@ import (
 )
 
 func main() {
+	address := flag.String("http", "127.0.0.1:0", "host:port of the HTTP side; another port where this one is taken")
+	flag.Parse()
 	s, err := mailcatch.Start()
 	if err != nil {
 		log.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", *address)
+	if err != nil { // somebody has that port
+		l, err = net.Listen("tcp", "127.0.0.1:0")
+	}
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -1,3 +1,5 @@
+import { VisuallyHidden } from '@mantine/core';
+import { IconBuilding } from '@tabler/icons-react';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { createFileRoute, Link, Outlet, redirect } from '@tanstack/react-router';
 import { useEffect, useMemo, useState, useSyncExternalStore } from 'react';
@@ -7,6 +9,7 @@ import { Live } from '@/stores/live';
 import { accountQuery, currentQuery, tenantsQuery } from '@/stores/queries';
 import { t } from '@/texts';
 import { ButtonLink } from '@/ui/ButtonLink';
+import { Empty } from '@/ui/Empty';
 import { Failure } from '@/ui/Failure';
 import { Frame, QuietLine } from '@/ui/Frame';
 import { ago } from '@/ui/format';
@@ -45,15 +48,21 @@ function Organisation() {
         </>
       }
     >
-      {error ? (
+      {missing ? (
         <>
-          <h1>{missing ? t('error.notMember') : t('error.title')}</h1>
-          <Failure
-            cause={error}
-            title={missing ? t('error.notMemberLead') : undefined}
-            retry={missing ? undefined : () => void current.refetch()}
-            extra={missing ? <ButtonLink to="/">{t('error.home')}</ButtonLink> : undefined}
-          />
+          <VisuallyHidden component="h1">{t('error.notMember')}</VisuallyHidden>
+          <Empty
+            icon={<IconBuilding size={26} aria-hidden="true" />}
+            title={t('error.notMember')}
+            lead={t('error.notMemberLead')}
+          >
+            <ButtonLink to="/">{t('error.home')}</ButtonLink>
+          </Empty>
+        </>
+      ) : error ? (
+        <>
+          <VisuallyHidden component="h1">{t('error.title')}</VisuallyHidden>
+          <Failure cause={error} retry={() => void current.refetch()} />
         </>
       ) : (
         <Outlet />

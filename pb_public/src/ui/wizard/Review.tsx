@@ -9,6 +9,10 @@ export interface SummaryRow {
   key: string;
   value?: string;
   size?: Limits;
+  /** Shown beside the steps, but too short for the last look. */
+  brief?: boolean;
+  /** Shown in the last look only. */
+  full?: boolean;
 }
 
 function Rows({ rows }: { rows: SummaryRow[] }) {
@@ -41,7 +45,7 @@ export function Summary({ rows, game, lead }: { rows: SummaryRow[]; game?: Game;
       <div>
         <h2>{t('create.summary')}</h2>
         {lead && <p className="muted">{lead}</p>}
-        <Rows rows={rows} />
+        <Rows rows={rows.filter((r) => !r.full)} />
       </div>
     </aside>
   );
@@ -53,7 +57,7 @@ export function Review({ rows }: { rows: SummaryRow[] }) {
     <>
       <p className="muted">{t('create.reviewLead')}</p>
       <div className={classes.review}>
-        <Rows rows={rows} />
+        <Rows rows={rows.filter((r) => !r.brief)} />
       </div>
     </>
   );

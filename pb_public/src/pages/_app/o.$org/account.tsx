@@ -1,12 +1,12 @@
 import { Button, SegmentedControl, Skeleton, TextInput, useMantineColorScheme } from '@mantine/core';
-import { IconLogout } from '@tabler/icons-react';
+import { IconAlertCircle, IconCircleCheck, IconLogout } from '@tabler/icons-react';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { createFileRoute } from '@tanstack/react-router';
 import { useState } from 'react';
 import { saveName } from '@/actions/saveName';
 import type { Account as AccountView } from '@/api/views';
 import { accountQuery } from '@/stores/queries';
-import { checkName } from '@/stores/rules';
+import { checkPersonName } from '@/stores/rules';
 import { t } from '@/texts';
 import { Card } from '@/ui/Card';
 import { Failure } from '@/ui/Failure';
@@ -60,7 +60,7 @@ function You({ account }: { account: AccountView }) {
   const [name, setName] = useState(account.name);
   const [fault, setFault] = useState('');
   const { run, busy } = useAct(async () => {
-    const found = checkName(name);
+    const found = checkPersonName(name);
     setFault(found);
     if (found) return;
     await saveName(client, account.id, name);
@@ -84,9 +84,16 @@ function You({ account }: { account: AccountView }) {
         />
         <div>
           <span className={classes.label}>{t('account.email')}</span>
-          <p>
-            {account.email}{' '}
-            <span className="muted">· {account.verified ? t('account.verified') : t('account.unverified')}</span>
+          <p className={classes.email}>
+            {account.email}
+            <span className={classes.confirmed} data-ok={account.verified}>
+              {account.verified ? (
+                <IconCircleCheck size={16} aria-hidden="true" />
+              ) : (
+                <IconAlertCircle size={16} aria-hidden="true" />
+              )}
+              {account.verified ? t('account.verified') : t('account.unverified')}
+            </span>
           </p>
         </div>
         <Button type="submit" loading={busy} disabled={name.trim() === account.name}>

@@ -6,7 +6,16 @@ import { useRef, useState } from 'react';
 import { createServer, keyKeeper } from '@/actions/createServer';
 import type { Game } from '@/api/blueprints';
 import type { Current } from '@/api/views';
-import { type Draft, draftOf, type Faults, faultsOf, noFaults, placeFaults, toNewServer } from '@/stores/draft';
+import {
+  changedVariables,
+  type Draft,
+  draftOf,
+  type Faults,
+  faultsOf,
+  noFaults,
+  placeFaults,
+  toNewServer,
+} from '@/stores/draft';
 import { permissionsOf } from '@/stores/permissions';
 import { blueprintsQuery, currentQuery, gameQuery, placementQuery } from '@/stores/queries';
 import { clamp, left, recommended, type Sliders, sliders } from '@/stores/sizing';
@@ -17,7 +26,7 @@ import { PageHead } from '@/ui/PageHead';
 import { useAct } from '@/ui/useAct';
 import { useSettled } from '@/ui/useSettled';
 import { GameStep } from '@/ui/wizard/GameStep';
-import { Review, Summary } from '@/ui/wizard/Review';
+import { Review, Summary, type SummaryRow } from '@/ui/wizard/Review';
 import { SettingsStep } from '@/ui/wizard/SettingsStep';
 import { WizardStep } from '@/ui/wizard/WizardStep';
 import classes from '@/ui/wizard/wizard.module.css';
@@ -165,9 +174,14 @@ function Chosen({ org, current, game, repick }: ChosenProps) {
   );
 }
 
-function summaryRows(draft: Draft, game: Game, nodes: { id: string; name: string }[], chosen: string | undefined) {
+function summaryRows(
+  draft: Draft,
+  game: Game,
+  nodes: { id: string; name: string }[],
+  chosen: string | undefined,
+): SummaryRow[] {
   const node = nodes.find((n) => n.id === (draft.node || chosen))?.name;
-  const changed = game.variables.filter((v) => (draft.variables[v.key] ?? '') !== v.preset).length;
+  const changed = changedVariables(draft, game);
   const ports = game.ports.reduce((n, p) => n + p.count, 0);
   const variant = game.variants.length > 1 ? game.variants.find((v) => v.key === draft.variant)?.name : undefined;
   return [
@@ -178,7 +192,9 @@ function summaryRows(draft: Draft, game: Game, nodes: { id: string; name: string
     ...(ports > 0 ? [{ key: t('create.summaryPorts'), value: t('create.ports', { count: ports }) }] : []),
     {
       key: t('create.summarySettings'),
-      value: changed === 0 ? t('create.defaults') : t('create.changed', { count: changed }),
+      value: changed.length === 0 ? t('create.defaults') : t('create.changed', { count: changed.length }),
+      brief: changed.length > 0,
     },
+    ...changed.map((c) => ({ key: c.name, value: c.value, full: true })),
   ];
 }

@@ -3,7 +3,7 @@ import { createFileRoute, Link } from '@tanstack/react-router';
 import type { ServerDetail } from '@/api/views';
 import { usePermissions } from '@/stores/permissions';
 import { installOutcome } from '@/stores/phase';
-import { activityQuery, serverQuery } from '@/stores/queries';
+import { activityQuery, gameQuery, serverQuery } from '@/stores/queries';
 import { t } from '@/texts';
 import { ActivityList } from '@/ui/ActivityList';
 import { Ago } from '@/ui/Ago';
@@ -34,7 +34,7 @@ function Overview() {
         </div>
       )}
       <div className={classes.column}>
-        <Facts server={server} />
+        <Facts server={server} org={org} />
         <Ports server={server} />
       </div>
       {may.can('server.activity') && <Recent org={org} id={id} />}
@@ -70,8 +70,10 @@ function Trouble({ server, org }: { server: ServerDetail; org: string }) {
   );
 }
 
-function Facts({ server }: { server: ServerDetail }) {
+function Facts({ server, org }: { server: ServerDetail; org: string }) {
   const { node, blueprint, limits } = server;
+  const variants = useQuery(gameQuery(org, blueprint.slug)).data?.variants ?? [];
+  const variant = variants.length > 1 ? variants.find((v) => v.key === server.variant)?.name : undefined;
   const exitAt = server.last_exit_at ?? '';
   const exit = exitAt
     ? server.last_exit_code === null
@@ -80,7 +82,7 @@ function Facts({ server }: { server: ServerDetail }) {
     : '';
   const facts: [string, React.ReactNode][] = [
     [t('server.address'), server.address ? <CopyAddress key="a" address={server.address} /> : t('servers.noAddress')],
-    [t('server.game'), [blueprint.name, server.variant].filter(Boolean).join(', ')],
+    [t('server.game'), [blueprint.name, variant].filter(Boolean).join(', ')],
     [
       t('server.version'),
       <span key="v" className="mono">
@@ -98,18 +100,18 @@ function Facts({ server }: { server: ServerDetail }) {
     ...(node
       ? ([[t('server.node'), [node.name, node.location].filter(Boolean).join(', ')]] as [string, React.ReactNode][])
       : []),
-    [t('server.lastStart'), server.last_start_at ? <Ago key="s" at={server.last_start_at} /> : t('server.never')],
+    [t('server.lastStart'), server.last_start_at ? <Moment key="s" at={server.last_start_at} /> : t('server.never')],
     ...(exit
       ? ([
           [
             t('server.lastExit'),
-            <span key="e" title={exact(exitAt)}>
+            <span key="e" title={exact(exitAt)} className={classes.sentence}>
               {exit}
             </span>,
           ],
         ] as [string, React.ReactNode][])
       : []),
-    [t('server.created'), <Ago key="c" at={server.created} />],
+    [t('server.created'), <Moment key="c" at={server.created} />],
     [
       t('server.id'),
       <span key="i" className="mono">
@@ -128,6 +130,14 @@ function Facts({ server }: { server: ServerDetail }) {
         ))}
       </dl>
     </Card>
+  );
+}
+
+function Moment({ at }: { at: string }) {
+  return (
+    <span className={classes.sentence}>
+      <Ago at={at} />
+    </span>
   );
 }
 
