@@ -96,7 +96,7 @@ func benchSeeded(t *testing.T, r *report, size sizes) {
 	root := signedIn(t, floor.url, "_superusers", superEmail, superPassword)
 	benchList(t, r, size, lister(root, floorList(size)), lister(customer, oursList(size)))
 	benchRealtime(t, r, size, root, customer)
-	r.note("Lists and messages: the floor is stock PocketBase on a copy of the same database, asked by a superuser with the filter of the tenant; it answers bare rows, the panel whole servers with game, node and ports. Metrics ingest does not exist yet, so nothing is ingested meanwhile.")
+	r.note("Lists and messages: the floor is stock PocketBase on a copy of the same database, asked by a superuser with the filter of the tenant; it answers bare rows, the panel whole servers with game, node and ports. Nothing is ingested meanwhile.")
 }
 
 func signedIn(t *testing.T, url, collection, email, password string) *client {

@@ -134,6 +134,27 @@ test('T30 sign up, verify, create, watch, console, stop, start, delete', { timeo
     await heading(page, 'Friday night').waitFor();
   });
 
+  await t.test('reads what it uses', async () => {
+    await page.getByRole('link', { name: 'Overview' }).click();
+    await page.getByRole('heading', { name: 'Usage' }).waitFor();
+    // A window of 30 s has to end, and to come from the node.
+    const cpu = page.getByTestId('usage-CPU');
+    await cpu.filter({ hasText: /cores? of/ }).waitFor({ timeout: 120_000 });
+    await page.getByTestId('usage-Memory').filter({ hasText: /MiB of/ }).waitFor();
+    await page.locator('canvas').nth(3).waitFor();
+    assert.equal(await page.getByRole('img', { name: /last 1 hour: now/ }).count(), 4);
+    await look('usage');
+    await page.getByText('24 hours', { exact: true }).click();
+    await page.getByRole('img', { name: /^Disk, last 24 hours: now/ }).waitFor();
+    await cpu.filter({ hasText: /cores? of/ }).waitFor();
+    await page.setViewportSize({ width: 390, height: 844 });
+    await page.locator('canvas').first().waitFor();
+    const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    assert.ok(wide <= 0, `the page is ${wide} px wider than the phone`);
+    await look('usage on a phone');
+    await page.setViewportSize({ width: 1440, height: 900 });
+  });
+
   await t.test('finds it in the list and through the palette', async () => {
     await page.getByRole('navigation', { name: 'Main' }).getByRole('link', { name: 'Servers' }).click();
     await page.getByTestId('server-row').waitFor();

@@ -20,14 +20,16 @@ export interface Gauge {
   lines: (number | null)[][];
   limit?: number;
   write: (n: number) => string;
+  /** Its values are bytes: the grid goes by powers of two. */
+  binary?: boolean;
 }
 
 function gauges(m: Metrics): Gauge[] {
   return [
     { name: t('usage.cpu'), lines: [m.cpu_millicores], limit: m.limits.cpu_millicores, write: cores },
-    { name: t('usage.memory'), lines: [m.memory_bytes], limit: m.limits.memory_bytes, write: bytes },
-    { name: t('usage.network'), lines: [m.net_in_bytes_per_s, m.net_out_bytes_per_s], write: rate },
-    { name: t('usage.disk'), lines: [m.disk_bytes], limit: m.limits.disk_bytes, write: bytes },
+    { name: t('usage.memory'), lines: [m.memory_bytes], limit: m.limits.memory_bytes, write: bytes, binary: true },
+    { name: t('usage.network'), lines: [m.net_in_bytes_per_s, m.net_out_bytes_per_s], write: rate, binary: true },
+    { name: t('usage.disk'), lines: [m.disk_bytes], limit: m.limits.disk_bytes, write: bytes, binary: true },
   ];
 }
 

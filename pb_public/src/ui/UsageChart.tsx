@@ -12,6 +12,8 @@ import classes from './UsageCard.module.css';
 
 const colour = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+const POWERS = Array.from({ length: 50 }, (_, i) => 2 ** i);
+
 /** The top of the scale: the ceiling once use comes near it, else a little above the highest value. */
 export function top(highest: number, limit: number | undefined): number {
   if (limit !== undefined && highest > limit * 0.6) return Math.max(limit, highest) * 1.05;
@@ -35,7 +37,14 @@ function options(width: number, height: number, gauge: Gauge, point: (i: number 
     scales: { x: { time: true }, y: { range: (_, __, highest) => [0, top(highest ?? 0, gauge.limit)] } },
     axes: [
       { ...axis, grid: { show: false }, size: 20, space: 70, values: (_, splits) => splits.map(hour) },
-      { ...axis, grid, size: 58, space: 34, values: (_, splits) => splits.map((v) => gauge.write(v)) },
+      {
+        ...axis,
+        grid,
+        size: 58,
+        space: 34,
+        ...(gauge.binary && { incrs: POWERS }),
+        values: (_, splits) => splits.map((v) => gauge.write(v)),
+      },
     ],
     series: [
       {},
