@@ -9,7 +9,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -30,32 +29,12 @@ import (
 func TestMain(m *testing.M) {
 	os.Exit(collectionstest.Run(func() int {
 		code := m.Run()
-		if left := leftBehind(15 * time.Second); left != "" && code == 0 {
+		if left := collectionstest.LeftBehind(15 * time.Second); left != "" && code == 0 {
 			fmt.Fprintln(os.Stderr, "goroutines left behind:\n"+left)
 			return 1
 		}
 		return code
 	}))
-}
-
-// leftBehind returns the stacks of goroutines of ours that are still there after the patience.
-func leftBehind(patience time.Duration) string {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	buf := make([]byte, 4<<20)
-	var left []string
-	for end := time.Now().Add(patience); time.Now().Before(end); <-tick.C {
-		left = left[:0]
-		for g := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
-			if strings.Contains(g, "mambahost/mamba/") && !strings.Contains(g, "TestMain") {
-				left = append(left, g)
-			}
-		}
-		if len(left) == 0 {
-			return ""
-		}
-	}
-	return strings.Join(left, "\n\n")
 }
 
 // house is a whole panel in this process: what Register wires, on the real router.

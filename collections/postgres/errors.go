@@ -41,6 +41,7 @@ const (
 	undefinedTable       = "42P01"
 	undefinedColumn      = "42703"
 	duplicateTable       = "42P07"
+	dependentObjects     = "2BP01"
 )
 
 // keyColumns finds the columns in DETAIL: Key (tenant, lower(name))=(…) already exists.
@@ -65,6 +66,8 @@ func translate(err error) error {
 		return &translatedError{"SQL logic error: no such table: " + quotedWord(pg.Message) + " (1)", err}
 	case undefinedColumn:
 		return &translatedError{"SQL logic error: no such column: " + quotedWord(pg.Message) + " (1)", err}
+	case dependentObjects:
+		return &translatedError{"SQL logic error: error in view after drop: " + pg.Detail + " (1)", err}
 	case duplicateTable:
 		return &translatedError{"SQL logic error: table " + quotedWord(pg.Message) + " already exists (1)", err}
 	}

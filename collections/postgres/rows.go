@@ -37,6 +37,9 @@ func (r *rows) Next(dest []driver.Value) error {
 // ColumnTypeDatabaseTypeName is the type as SQLite would name it.
 func (r *rows) ColumnTypeDatabaseTypeName(i int) string { return r.types[i] }
 
+// ColumnTypeNullable says of every column that it may be NULL, as SQLite's driver does.
+func (r *rows) ColumnTypeNullable(int) (nullable, ok bool) { return true, true }
+
 // ColumnTypeScanType is what a value of the column is.
 func (r *rows) ColumnTypeScanType(i int) reflect.Type {
 	switch r.types[i] {
@@ -61,7 +64,11 @@ func readRows(r *pgconn.ResultReader, valueOID uint32) *rows {
 		keep = append(keep, i)
 		oids = append(oids, f.DataTypeOID)
 		out.columns = append(out.columns, f.Name)
-		out.types = append(out.types, typeName(f.DataTypeOID))
+		name := ""
+		if f.TableOID != 0 { // SQLite knows the type of a column only, not of an expression
+			name = typeName(f.DataTypeOID)
+		}
+		out.types = append(out.types, name)
 	}
 	for r.NextRow() {
 		values := r.Values()

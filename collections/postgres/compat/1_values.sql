@@ -63,6 +63,11 @@ BEGIN
    EXECUTE format('CREATE OR REPLACE FUNCTION {{c}}.pb_%s(a text, b %s) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT a %s b::text $f$', op.n, t, op.o);
    EXECUTE format('CREATE OR REPLACE FUNCTION {{c}}.pb_%s(a %s, b text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT a::text %s b $f$', op.n, t, op.o);
   END LOOP;
+  -- a constant text beside a number that is no column, as count(*) is
+  FOREACH t IN ARRAY ARRAY['integer','bigint','numeric'] LOOP
+   EXECUTE format('CREATE OR REPLACE FUNCTION {{c}}.pb_%s(a varchar, b %s) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT CASE WHEN a IS NOT NULL AND b IS NOT NULL THEN %s END $f$', op.n, t, (op.o IN ('>','>=','<>'))::text);
+   EXECUTE format('CREATE OR REPLACE FUNCTION {{c}}.pb_%s(a %s, b varchar) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT CASE WHEN a IS NOT NULL AND b IS NOT NULL THEN %s END $f$', op.n, t, (op.o IN ('<','<=','<>'))::text);
+  END LOOP;
   FOREACH t IN ARRAY ARRAY['double precision','smallint'] LOOP
    EXECUTE format('CREATE OR REPLACE FUNCTION {{c}}.pb_%s(a text, b %s) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT CASE WHEN a IS NULL OR b IS NULL THEN NULL WHEN {{c}}.pb_num(a) IS NULL THEN %s ELSE {{c}}.pb_num(a) %s b::double precision END $f$',
      op.n, t, (op.o IN ('>','>=','<>'))::text, op.o);
@@ -86,7 +91,7 @@ BEGIN
   IF to_regoperator(format('{{c}}.%s({{c}}.value,{{c}}.value)', op.o)) IS NULL THEN
    EXECUTE format('CREATE OPERATOR {{c}}.%s (LEFTARG = {{c}}.value, RIGHTARG = {{c}}.value, FUNCTION = {{c}}.pb_%s)', op.o, op.n);
   END IF;
-  FOREACH t IN ARRAY ARRAY['text|integer','text|bigint','text|numeric','text|double precision','text|smallint',
+  FOREACH t IN ARRAY ARRAY['varchar|integer','varchar|bigint','varchar|numeric','text|integer','text|bigint','text|numeric','text|double precision','text|smallint',
      '{{c}}.value|integer','{{c}}.value|bigint','{{c}}.value|numeric','{{c}}.value|double precision','{{c}}.value|smallint','{{c}}.value|varchar','{{c}}.value|text'] LOOP
    IF to_regoperator(format('{{c}}.%s(%s,%s)', op.o, split_part(t,'|',1), split_part(t,'|',2))) IS NULL THEN
     EXECUTE format('CREATE OPERATOR {{c}}.%s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = {{c}}.pb_%s)', op.o, split_part(t,'|',1), split_part(t,'|',2), op.n);

@@ -30,3 +30,42 @@ CREATE OR REPLACE FUNCTION {{c}}.pragma_table_info(tbl text) RETURNS TABLE(cid i
   LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
   WHERE c.relnamespace = current_schema()::regnamespace AND lower(c.relname) = lower(tbl) AND c.relkind IN ('r','v','p') AND a.attname <> '_rowid_'
   ORDER BY a.attnum $$;
+
+
+-- Views outlive what they read in SQLite, and work again when it is back. Here they are put aside when
+-- a table or view under them is dropped, and made anew after the next CREATE.
+CREATE TABLE IF NOT EXISTS {{c}}.aside (name text PRIMARY KEY, definition text NOT NULL, source text, made bigint NOT NULL);
+
+CREATE OR REPLACE FUNCTION {{c}}.pb_drop(kind text, object text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE target regclass := to_regclass(quote_ident(current_schema()) || '.' || quote_ident(object));
+BEGIN
+  IF kind = 'view' THEN DELETE FROM {{c}}.aside WHERE name = object; END IF;
+  IF target IS NOT NULL THEN
+    INSERT INTO {{c}}.aside (name, definition, source, made)
+      WITH RECURSIVE above(oid) AS (
+        SELECT r.ev_class FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid = target AND r.ev_class <> target
+        UNION SELECT r.ev_class FROM above a JOIN pg_depend d ON d.refobjid = a.oid JOIN pg_rewrite r ON r.oid = d.objid WHERE d.classid = 'pg_rewrite'::regclass AND r.ev_class <> a.oid)
+      SELECT c.relname, pg_get_viewdef(c.oid), obj_description(c.oid, 'pg_class'), c.oid::bigint
+        FROM above JOIN pg_class c USING (oid) WHERE c.relkind = 'v' AND c.relnamespace = current_schema()::regnamespace
+      ON CONFLICT (name) DO UPDATE SET definition = excluded.definition, source = excluded.source, made = excluded.made;
+  END IF;
+  EXECUTE format('DROP %s IF EXISTS %I CASCADE', kind, object);
+END $$;
+
+CREATE OR REPLACE FUNCTION {{c}}.pb_restore() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE v record; again boolean := true;
+BEGIN
+  WHILE again LOOP
+    again := false;
+    FOR v IN SELECT * FROM {{c}}.aside ORDER BY made LOOP
+      BEGIN
+        EXECUTE format('CREATE VIEW %I AS %s', v.name, v.definition);
+        EXECUTE format('COMMENT ON VIEW %I IS %L', v.name, v.source);
+        DELETE FROM {{c}}.aside WHERE name = v.name;
+        again := true;
+      EXCEPTION WHEN duplicate_table THEN DELETE FROM {{c}}.aside WHERE name = v.name;
+        WHEN others THEN NULL; -- what it reads is not there, or is another
+      END;
+    END LOOP;
+  END LOOP;
+END $$;

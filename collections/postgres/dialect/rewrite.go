@@ -76,8 +76,8 @@ var rules = []rule{
 	{"null order of an index", indexNulls},
 	{"column types", columnTypes},
 	{"rowid column", addRowID},
-	{"drop with dependents", dropCascade},
 	{"source", keepSource},
+	{"drop with dependents", dropAside},
 	{"names", names},
 }
 
@@ -212,7 +212,9 @@ func (s *statement) collectArgs() ([]Arg, string) {
 
 // quoteName quotes a name for PostgreSQL. One that is too long is cut and gets a hash of the whole,
 // so that two long names with one beginning stay two.
-func quoteName(name string) string {
+func quoteName(name string) string { return `"` + strings.ReplaceAll(shortName(name), `"`, `""`) + `"` }
+
+func shortName(name string) string {
 	if len(name) > nameLimit {
 		h := fnv.New64a()
 		_, _ = h.Write([]byte(name))
@@ -223,7 +225,7 @@ func quoteName(name string) string {
 		}
 		name = name[:cut] + "_" + sum
 	}
-	return `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
+	return name
 }
 
 // quoteString quotes a text for PostgreSQL with standard_conforming_strings.

@@ -96,13 +96,25 @@ func addRowID(s *statement) {
 	}
 }
 
-// dropCascade drops what depends on a table, column or view with it: SQLite lets views outlive what
-// they read, and PocketBase makes them anew (core/view.go:25, core/db_table.go:84,
-// core/collection_record_table_sync.go).
-func dropCascade(s *statement) {
-	drops := s.verb == "drop table" || s.verb == "drop view" || s.verb == "alter table" && s.has("drop")
-	if drops && !s.has("cascade") {
-		s.tokens = append(s.tokens, Token{raw, " CASCADE"})
+// dropAside drops a table or view by the compatibility schema's pb_drop, which puts the views that
+// read it aside, and lets a CREATE bring them back: SQLite lets views outlive what they read, and
+// PocketBase relies on it (core/view.go:25,45, core/db_table.go:84,
+// core/collection_record_table_sync.go:198). A drop without IF EXISTS of what is not there fails.
+func dropAside(s *statement) {
+	switch s.verb {
+	case "create table", "create view":
+		s.extra = append(s.extra, "SELECT pb_restore()")
+	case "drop table", "drop view":
+		kind := strings.TrimPrefix(s.verb, "drop ")
+		i := s.next(s.find(0, kind))
+		if !s.at(i).is("if") {
+			return
+		}
+		i = s.next(s.next(i))
+		if name := s.at(i).name(); name != "" && s.next(i) < 0 {
+			s.tokens = tokens{{raw, "SELECT pb_drop('" + kind + "', " + quoteString(shortName(name)) + ")"}}
+			s.verb = "select pb_drop"
+		}
 	}
 }
 

@@ -200,26 +200,33 @@ func (s *statement) distinctByID(c clauses, main tokens, keys []sortKey) {
 // aggregates are the functions of many rows, SQLite's and those of the compatibility schema.
 var aggregates = wordSet("count sum total avg min max group_concat string_agg json_group_array json_group_object pb_any")
 
-// bareGroupColumns lets a SELECT with GROUP BY list columns that are neither grouped nor aggregated:
+// bareGroupColumns lets a SELECT that groups list columns that are neither grouped nor aggregated:
 // SQLite takes any row's, and so does the aggregate pb_any. Users write that in view collections
-// (core/view_test.go).
+// (core/view_test.go:335,381,554).
 func bareGroupColumns(s *statement) {
 	for i := 0; i < len(s.tokens); i++ {
 		if !s.tokens[i].is("select") || !s.query() {
 			continue
 		}
-		from := s.find(i+1, "from", "union", "except", "intersect")
-		group := s.find(i+1, "group")
-		if from < 0 || group < from || !s.at(s.next(group)).is("by") || !s.tokens[from].is("from") {
-			continue
-		}
-		grouped := s.groupKeys(s.next(group) + 1)
 		first := i + 1
 		if d := s.next(i); s.at(d).is("distinct") {
 			first = d + 1
 		}
+		from := s.find(first, "from", "union", "except", "intersect")
+		if from < 0 || !s.tokens[from].is("from") {
+			continue
+		}
+		items := s.tokens[first:from].list()
+		group := s.find(from, "group", "union", "except", "intersect")
+		grouped := []tokens{}
+		switch {
+		case group >= 0 && s.tokens[group].is("group") && s.at(s.next(group)).is("by"):
+			grouped = s.groupKeys(s.next(group) + 1)
+		case !slices.ContainsFunc(items, tokens.aggregates):
+			continue
+		}
 		var list tokens
-		for n, item := range s.tokens[first:from].list() {
+		for n, item := range items {
 			if n > 0 {
 				list = append(list, Token{Op, ","})
 			}
@@ -229,57 +236,60 @@ func bareGroupColumns(s *statement) {
 	}
 }
 
-// groupKeys are the expressions after GROUP BY, printed without spaces, with and without the table.
-func (s *statement) groupKeys(from int) map[string]bool {
+// groupKeys are the expressions after GROUP BY, which begin at from.
+func (s *statement) groupKeys(from int) []tokens {
 	end := s.find(from, "having", "order", "limit", "union", "except", "intersect", "window")
 	if end < 0 {
-		end = len(s.tokens)
-		depth := 0
-		for i := from; i < len(s.tokens); i++ {
-			if s.tokens[i].op("(") {
-				depth++
-			} else if s.tokens[i].op(")") {
-				if depth--; depth < 0 {
-					end = i
-					break
-				}
-			}
-		}
+		end = s.sectionEnd(from)
 	}
-	keys := map[string]bool{}
+	var keys []tokens
 	for _, k := range s.tokens[from:end].list() {
-		keys[k.plain()] = true
+		keys = append(keys, k.visible())
 	}
 	return keys
 }
 
-// plain is the text by which two writings of one column are the same.
-func (t tokens) plain() string {
-	v := t.visible()
-	if len(v) == 3 && v[1].op(".") {
-		v = v[2:]
+// same says whether two expressions are one: equal but for case and quotes; of two columns the table
+// counts only if both name it.
+func (t tokens) same(other tokens) bool {
+	a, b := t.visible(), other.visible()
+	if columnAt(a, 0) == len(a) && columnAt(b, 0) == len(b) && len(a) != len(b) {
+		a, b = a[len(a)-1:], b[len(b)-1:]
 	}
-	var b strings.Builder
-	for _, x := range v {
+	return slices.EqualFunc(a, b, func(x, y Token) bool {
 		if n := x.name(); n != "" {
-			b.WriteString(strings.ToLower(n) + " ")
-		} else {
-			b.WriteString(x.Text)
+			return strings.EqualFold(n, y.name())
 		}
-	}
-	return b.String()
+		return x == y
+	})
 }
 
 // anyOf is an item of a select list, in pb_any if it is a bare expression.
-func (t tokens) anyOf(grouped map[string]bool) tokens {
+func (t tokens) anyOf(grouped []tokens) tokens {
 	expression, alias := t.trim().alias()
-	if len(expression) == 0 || grouped[expression.plain()] || alias != "" && grouped[strings.ToLower(alias)+" "] || !expression.bare() {
+	isKey := func(k tokens) bool {
+		return k.same(expression) || alias != "" && len(k) == 1 && strings.EqualFold(k[0].name(), alias)
+	}
+	if len(expression) == 0 || slices.ContainsFunc(grouped, isKey) || !expression.bare() {
 		return t
 	}
 	if alias == "" {
 		alias = expression[len(expression)-1].name()
 	}
 	return slices.Concat(tokens{{Space, " "}, {Word, "pb_any"}, {Op, "("}}, expression, tokens{{Op, ")"}, {raw, " AS " + quoteName(alias)}, {Space, " "}})
+}
+
+// aggregates says whether the expression has a function of many rows, outside of a window and of a
+// subquery.
+func (t tokens) aggregates() bool {
+	found := false
+	for i, x := range t {
+		if x.isAny("over", "select") {
+			return false
+		}
+		found = found || aggregates[strings.ToLower(x.Text)] && t.at(t.next(i)).op("(")
+	}
+	return found
 }
 
 // bare says whether the expression has a column and no aggregate.

@@ -45,7 +45,7 @@ func structure() []request {
 		post("a view", `{"id":"colstats0000000","name":"stats","type":"view","listRule":"","viewQuery":"SELECT t.id, t.name, count(s.id) as cnt, sum(s.mem) as total, max(s.since) as last FROM tenants t LEFT JOIN servers s ON s.tenant = t.id GROUP BY t.id"}`),
 		post("a view of bare columns", `{"id":"colbare00000000","name":"bare","type":"view","viewQuery":"SELECT s.id, s.name as 'label', s.mem, (s.mem * 2) as doubled, cast(s.mem as int) as whole, t.name FROM servers s INNER JOIN tenants t on t.id = s.tenant GROUP BY s.id"}`),
 		post("a view with a made id", `{"id":"colmade00000000","name":"made","type":"view","viewQuery":"SELECT (ROW_NUMBER() OVER(ORDER BY name)) as id, name, strftime('%Y', created) = '' as young FROM tenants"}`),
-		post("a view that is none", `{"name":"none","type":"view","viewQuery":"SELECT nothing FROM nowhere"}`),
+		post("a view that is none", `{"name":"none","type":"view","viewQuery":"SELECT absent FROM nowhere"}`),
 		post("a view without id", `{"name":"noid","type":"view","viewQuery":"SELECT name FROM tenants"}`),
 		post("a view of two statements", `{"name":"two","type":"view","viewQuery":"SELECT id FROM tenants; DELETE FROM tenants"}`),
 		get("/api/collections?fields=id,name,type,indexes,listRule"), get("/api/collections/stats"), get("/api/collections/bare"), get("/api/collections/made"),
