@@ -8,7 +8,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.release=$(VERSION)
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: run test check bench build web go clean help nightly fuzz
+.PHONY: run test check bench build web go clean help nightly fuzz conformance
 
 run: ## start everything on this machine: panel, node, demo. Ctrl-C stops it. ARGS="--http :9000" changes it
 	@deploy/dev/run.sh $(ARGS)
@@ -33,6 +33,9 @@ go: ## build the two binaries, with whatever web app is in pb_public/dist
 
 fuzz: ## every fuzz target for FUZZTIME (default 30s) each
 	@deploy/dev/fuzz.sh
+
+conformance: ## PocketBase's own test suites on PostgreSQL (docs/testing.md)
+	@deploy/dev/conformance.sh
 
 nightly: ## what is too long for test (docs/testing.md names each and why)
 	@MAMBA_NIGHTLY=1 deploy/dev/test.sh

@@ -39,6 +39,31 @@ node_major() { node -p 'process.versions.node.split(".")[0]'; }
 # that ends when we are killed. For use in the background.
 alone() { exec setpriv --pdeathsig TERM setsid "$@"; }
 
+# need_postgres installs PostgreSQL where no version of it is. The cluster that Debian's package makes is
+# not used.
+need_postgres() {
+  compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || need_packages initdb=postgresql
+}
+
+# start_postgres DIR starts a server of our own in DIR, which must not be below a folder that only we may
+# enter, with a socket there, and sets MAMBA_TEST_POSTGRES to its superuser. It keeps nothing on a crash.
+start_postgres() {
+  local dir=$1 bin as=()
+  bin=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1)
+  if [ "$(id -u)" = 0 ]; then chown postgres "$dir"; as=(setpriv --reuid=postgres --regid=postgres --init-groups); fi
+  (cd "$dir" && "${as[@]}" "$bin/initdb" -D "$dir/data" -U postgres --auth=trust --encoding=UTF8 --locale=C --no-sync >"$dir.log" 2>&1) || { tail -20 "$dir.log" >&2; die "initdb failed"; }
+  (cd "$dir" && "${as[@]}" "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w -o "-k $dir -c listen_addresses= -c unix_socket_permissions=0777 -c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=400 -c shared_buffers=128MB" start >>"$dir.log" 2>&1) \
+    || { tail -20 "$dir/log" "$dir.log" >&2; die "PostgreSQL did not start"; }
+  export MAMBA_TEST_POSTGRES="postgres://postgres@/postgres?host=$dir"
+}
+
+# stop_postgres DIR ends it and removes the folder.
+stop_postgres() {
+  [ -f "$1/data/postmaster.pid" ] && as_root kill -QUIT "$(head -1 "$1/data/postmaster.pid")" 2>/dev/null
+  as_root rm -rf "$1" "$1.log"
+  return 0
+}
+
 docker_answers() { docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 
 # start_dockerd DIR [NETNS] starts a Docker Engine of our own below DIR and sets DOCKER_HOST to it.

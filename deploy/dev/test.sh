@@ -8,8 +8,10 @@ cd "$(dirname "$0")/../.."
 need_go
 need_packages dockerd=docker.io docker=docker.io iptables=iptables chromium=chromium busybox=busybox-static ip=iproute2 curl=curl xz=xz-utils
 need_node
+need_postgres
 work=$(mktemp -d /tmp/mamba-test.XXXXXX)
 netns=mamba-test-$$ # the engine, its ports and whoever talks to them are in a network of their own
+postgres=$(mktemp -d /tmp/mamba-postgres.XXXXXX) # a socket: reached from any network
 results=$PWD/test-results
 rm -rf "$results"; mkdir -p "$results"
 passed=0 failed=0
@@ -18,6 +20,7 @@ cleanup() {
   trap - EXIT
   set +e # no fault of one part keeps the next
   stop_dockerd "$work/docker" "$netns"
+  stop_postgres "$postgres"
   rm -rf "$work" || true
 }
 trap cleanup EXIT
@@ -29,6 +32,8 @@ tally() { passed=$((passed + $2)); failed=$((failed + $3)); printf '%-28s %5d pa
 say "starting a Docker Engine for the tests"
 start_dockerd "$work/docker" "$netns"
 export MAMBA_TEST_DOCKER_HOST=$DOCKER_HOST
+say "starting a PostgreSQL for the tests"
+start_postgres "$postgres"
 
 say "building the web app and the binaries"
 deploy/dev/web.sh
@@ -43,14 +48,25 @@ say "Go tests"
 sum=$PWD/.cache/tools/gotestsum-v1.13.0
 [ -x "$sum" ] || { mkdir -p .cache/tools; GOBIN=$PWD/.cache/tools go install gotest.tools/gotestsum@v1.13.0; mv .cache/tools/gotestsum "$sum"; }
 go mod download # the network of the tests leads nowhere
-set +e
-in_netns "$netns" "$sum" --format pkgname --jsonfile "$results/go.json" --junitfile "$results/go.xml" -- -timeout 25m ./... | tee "$results/go.txt"
-status=${PIPESTATUS[0]}
-set -e
-count() { { grep -c "\"Action\":\"$1\",\"Package\":\"[^\"]*\",\"Test\"" "$results/go.json" || true; }; }
-go_failed=$(count fail)
-[ "$status" -eq 0 ] || [ "$go_failed" -gt 0 ] || go_failed=1 # a package that does not build has no test
-tally "Go" "$(count pass)" "$go_failed"
+# go_tests NAME FILE PACKAGE... runs the tests of the packages and adds them to the sum.
+go_tests() {
+  local name=$1 file=$2 status failures; shift 2
+  set +e
+  in_netns "$netns" "$sum" --format pkgname --jsonfile "$results/$file.json" --junitfile "$results/$file.xml" -- -timeout 25m "$@" | tee "$results/$file.txt"
+  status=${PIPESTATUS[0]}
+  set -e
+  count() { { grep -c "\"Action\":\"$1\",\"Package\":\"[^\"]*\",\"Test\"" "$results/$file.json" || true; }; }
+  failures=$(count fail)
+  [ "$status" -eq 0 ] || [ "$failures" -gt 0 ] || failures=1 # a package that does not build has no test
+  tally "$name" "$(count pass)" "$failures"
+}
+go_tests "Go" go ./...
+
+say "the rooms on PostgreSQL"
+rooms=$(grep -rl --include='*_test.go' collections/collectionstest collections hooks | xargs -n1 dirname | sort -u | sed 's|^|./|')
+export MAMBA_TEST_DB=postgres
+go_tests "rooms on PostgreSQL" postgres $rooms
+unset MAMBA_TEST_DB
 
 say "web app"
 set +e
@@ -70,6 +86,11 @@ set -e
 read -r p f < <(awk '/^# pass /{p=$3} /^# fail /{f=$3} END{print p+0, f+0}' "$results/browser.txt")
 [ "$status" -eq 0 ] || [ "$f" -gt 0 ] || f=1
 tally "browser" "$p" "$f"
+
+if [ -n "${MAMBA_NIGHTLY:-}" ]; then
+  say "PocketBase's own suites on PostgreSQL"
+  if deploy/dev/conformance.sh 2>&1 | tee "$results/conformance.txt"; then tally "conformance" 1 0; else tally "conformance" 0 1; fi
+fi
 
 left=$(docker ps -aq --filter label=host.mamba.server | wc -l)
 [ "$left" -eq 0 ] || { echo "left behind: $left containers"; failed=$((failed + 1)); }

