@@ -7,7 +7,7 @@
 // never guesses at SQL: what it does not know fails loudly.
 //
 // Its one invariant: a statement that PocketBase sends has the rows, the order and the error text
-// that SQLite would give, or is in the list of differences in docs/adr/0011-postgresql.md.
+// that SQLite would give, or is in the list of differences in docs/adr/0014-postgresql.md.
 package postgres
 
 import (

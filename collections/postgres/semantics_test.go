@@ -81,7 +81,7 @@ var conditions = []struct {
 	{"`e` = {:v} COLLATE NOCASE", []any{"X", "x"}},
 }
 
-// known are the conditions in which the databases differ; docs/adr/0011-postgresql.md says why.
+// known are the conditions in which the databases differ; docs/adr/0014-postgresql.md says why.
 var known = map[string]bool{
 	// elements that json_each gives are texts
 	"EXISTS (SELECT 1 FROM " + eachJSON("j") + " `x` WHERE `x`.`value` = {:v}) with \"5\"": true,

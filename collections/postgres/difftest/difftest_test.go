@@ -137,7 +137,7 @@ func settle(v any) any {
 // given says whether a request named the id.
 func given(id string) bool { return strings.HasSuffix(id, "000") || strings.HasPrefix(id, "server") }
 
-// differs names the requests whose answers may differ, and why. docs/adr/0011-postgresql.md explains.
+// differs names the requests whose answers may differ, and why. docs/adr/0014-postgresql.md explains.
 var differs = map[string]string{
 	"make a view that is none":  "the words of the database: no such table: main.nowhere",
 	"rename, drop, one of many": "the words of the database: both refuse, because a view reads a column",
