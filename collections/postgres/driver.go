@@ -255,6 +255,11 @@ func (c *conn) run(ctx context.Context, query string, args []driver.NamedValue) 
 	if given := ctx.Err(); given != nil {
 		err = fmt.Errorf("%w: %w", given, err) // the server only says that it was asked to stop
 	}
+	if c.inTx && Retryable(err) {
+		// PocketBase would try the statement again (core/db_retry.go:52) while the transaction holds
+		// what the other one waits for. Only the whole transaction can be run again (collections.Tx).
+		return nil, err
+	}
 	return nil, translate(err)
 }
 
