@@ -180,8 +180,9 @@ func TestBothDatabasesAnswerAlike(t *testing.T) {
 	for _, s := range []*side{lite, pg} {
 		s.reshape(t)
 	}
-	if lite.renamed != pg.renamed {
-		t.Errorf("renaming a field under a view: sqlite %v, postgres %v", lite.renamed, pg.renamed)
+	// SQLite notices only later that the view bare reads what is gone (docs/adr/0011-postgresql.md).
+	if !lite.renamed || pg.renamed {
+		t.Errorf("renaming a field under a view: sqlite %v, postgres %v; correct the ADR", lite.renamed, pg.renamed)
 	}
 	ask([]request{get("/api/collections/servers"), get("/api/collections/servers/records?perPage=50&sort=title"), get("/api/collections/servers/records?sort=title&filter=" + escape("tags = 'b' || games ?~ 'acme'")),
 		get("/api/collections/stats/records?sort=name")})
