@@ -476,6 +476,8 @@ export const en = {
     notMember: 'This organisation does not exist, or you are not in it',
     notMemberLead: 'Check the address, or ask somebody in it to invite you.',
     home: 'To the start',
+    part: 'This page could not be fetched',
+    partLead: 'The panel does not answer. Your servers are not affected; the page comes back as soon as it does.',
     crash: 'This page stopped working',
     crashLead: 'Your servers are not affected. Load the page again.',
     reload: 'Load again',

@@ -20,7 +20,9 @@ const line = (link: ReturnType<typeof aLink>, state: Link, writable = true) => (
 const field = () => screen.getByLabelText('Command') as HTMLInputElement;
 const enter = (text: string) => {
   fireEvent.change(field(), { target: { value: text } });
-  fireEvent.submit(field().form as HTMLFormElement);
+  // As a browser: Enter does nothing while the form's button is disabled.
+  const button = screen.getByRole('button', { name: 'Send' }) as HTMLButtonElement;
+  if (!button.disabled) fireEvent.submit(field().form as HTMLFormElement);
 };
 
 it('sends, empties the field and brings it back with arrow up', () => {

@@ -89,7 +89,7 @@ export function CommandLine({
         type="submit"
         size={40}
         aria-label={t('console.send')}
-        disabled={!running || !connected || typed.trim() === ''}
+        disabled={!running || typed.trim() === ''} // not for want of a connection: Enter would do nothing, and say nothing
       >
         <IconSend2 size={19} aria-hidden="true" />
       </ActionIcon>

@@ -1,7 +1,7 @@
 import { Tooltip } from '@mantine/core';
 import { IconSearch, IconServer2, IconUserCircle } from '@tabler/icons-react';
 import { useQuery } from '@tanstack/react-query';
-import { Link, useLocation } from '@tanstack/react-router';
+import { Link, useLocation, useRouter } from '@tanstack/react-router';
 import { lazy, type ReactNode, Suspense, useEffect, useState } from 'react';
 import type { Tenant } from '@/api/views';
 import { accountQuery } from '@/stores/queries';
@@ -27,6 +27,7 @@ export function Frame({
 }) {
   const [palette, setPalette] = useState(false);
   const account = useQuery(accountQuery).data;
+  useFetchedPages();
   useEffect(() => {
     const key = (e: KeyboardEvent) => {
       if (e.key.toLowerCase() === 'k' && (e.ctrlKey || e.metaKey) && !e.altKey && !e.shiftKey) {
@@ -94,6 +95,21 @@ export function Frame({
       <Announcer />
     </div>
   );
+}
+
+const IDLE_MS = 2000; // after the first page has what it needs
+
+/** Fetches the code of the other pages, so that they open at once, and also while the panel is away. */
+function useFetchedPages() {
+  const router = useRouter();
+  useEffect(() => {
+    const timer = setTimeout(() => {
+      for (const route of Object.values(router.routesById)) {
+        if (route.id.startsWith('/_app/o/')) router.loadRouteChunk(route)?.catch(() => undefined); // asked for again when needed
+      }
+    }, IDLE_MS);
+    return () => clearTimeout(timer);
+  }, [router]);
 }
 
 /** Reads the new page's title out after each navigation, as a page load would. */

@@ -1,5 +1,6 @@
 // Pages that stand for others: not there, broken, still loading. Plain on purpose: they are in the first load.
 import { Link } from '@tanstack/react-router';
+import { useEffect } from 'react';
 import { t } from '@/texts';
 import { Logo } from './Logo';
 import { useTitle } from './useTitle';
@@ -19,7 +20,39 @@ export function MissingPage() {
   );
 }
 
-export function CrashPage() {
+const LOOK_MS = 3000;
+
+/** Whether a part of the app could not be fetched: the panel is away, or a newer version of it is there. */
+export const isMissingPart = (cause: unknown): boolean =>
+  cause instanceof Error && /dynamically imported module|importing a module script failed/i.test(cause.message);
+
+/** Loads the page again as soon as the panel answers. */
+function ComingBack() {
+  useTitle(t('error.part'));
+  useEffect(() => {
+    const timer = setInterval(async () => {
+      const answer = await fetch('/api/health').catch(() => null); // away still
+      if (answer?.ok) location.reload();
+    }, LOOK_MS);
+    return () => clearInterval(timer);
+  }, []);
+  return (
+    <div className={classes.page} role="alert">
+      <Logo size={44} />
+      <h1>{t('error.part')}</h1>
+      <p className="muted">{t('error.partLead')}</p>
+      <button type="button" className={classes.action} onClick={() => location.reload()}>
+        {t('error.reload')}
+      </button>
+    </div>
+  );
+}
+
+export function CrashPage({ error }: { error?: unknown }) {
+  return isMissingPart(error) ? <ComingBack /> : <Crashed />;
+}
+
+function Crashed() {
   useTitle(t('error.crash'));
   return (
     <div className={classes.page} role="alert">
