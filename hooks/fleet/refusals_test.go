@@ -276,10 +276,7 @@ func TestConsolesPerNodeAreBounded(t *testing.T) {
 	w := p.joinWings(t, "node-a", mux)
 	mustStart(t.Context(), w)
 	eventually(t, "linked", func() bool { return p.Linked(w.NodeID()) })
-	slots, err := p.links.slots(w.NodeID())
-	if err != nil {
-		t.Fatal(err)
-	}
+	slots := p.links.linked(w.NodeID())
 	var refused *wire.Error
 	for range cap(slots.consoles) + 5 {
 		if _, err := p.Console(t.Context(), w.NodeID(), serverID(2), 0); !errors.As(err, &refused) || refused.Code != "unknown_server" {
