@@ -36,5 +36,6 @@ export default defineConfig({
     restoreMocks: true,
     unstubGlobals: true,
     pool: 'threads',
+    testTimeout: 30_000, // the first render of a file takes seconds on a busy machine
   },
 });

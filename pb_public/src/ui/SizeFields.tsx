@@ -82,7 +82,8 @@ function SizeField({ label, show, range, value, hint, error, disabled, onChange 
       </div>
       <Slider
         aria-labelledby={id}
-        thumbProps={{ 'aria-labelledby': id, 'aria-valuetext': show(value) } as React.ComponentProps<'div'>}
+        thumbProps={{ 'aria-labelledby': id } as React.ComponentProps<'div'>}
+        thumbValueText={show(value)}
         min={0}
         max={Math.max(1, all.length - 1)}
         step={1}

@@ -23,11 +23,13 @@ export function VariableField({ variable: v, value, error, kept, disabled, onCha
     disabled: fixed,
     withAsterisk: (v.required && !kept) || v.accepted,
   };
+  const { withAsterisk, ...plain } = common; // a switch has no mark of its own
   switch (v.kind) {
     case 'bool':
       return (
         <Switch
-          {...common}
+          {...plain}
+          label={withAsterisk ? <Marked name={v.name} /> : v.name}
           labelPosition="right"
           size="md"
           checked={value === 'true'}
@@ -70,4 +72,16 @@ export function VariableField({ variable: v, value, error, kept, disabled, onCha
         />
       );
   }
+}
+
+/** A name with the mark that text fields give to what is needed. */
+function Marked({ name }: { name: string }) {
+  return (
+    <>
+      {name}
+      <span aria-hidden="true" style={{ color: 'var(--mantine-color-error)' }}>
+        {' *'}
+      </span>
+    </>
+  );
 }
