@@ -132,7 +132,7 @@ const plain = "application/json"
 
 // forEverybody are the routes that need no membership.
 var forEverybody = map[string]string{
-	"GET /account": "", "GET /tenants": "", "POST /tenants": "", "GET /blueprints": "", "GET /blueprints/{id}": "", "GET /blueprints/{id}/icon": "public",
+	"GET /account": "", "GET /tenants": "", "POST /tenants": "", "GET /blueprints": "", "GET /blueprints/{id}": "", "GET /blueprints/{id}/icon": "public", "GET /status": "public",
 }
 
 func TestEveryRouteKeepsOthersOut(t *testing.T) {
