@@ -14,11 +14,12 @@ import (
 	"github.com/mambahost/mamba/collections/postgres"
 )
 
-// Bounds of the PostgreSQL mode. A panel instance needs readers + writers + a few of its own, which
-// with three instances stays below PostgreSQL's default of 100 connections.
+// Bounds of the PostgreSQL mode. With the one that listens an instance has 29 connections at most, and
+// three instances stay below PostgreSQL's default of 100.
 const (
-	postgresReaders = 16
+	postgresReaders = 12
 	postgresWriters = 8
+	postgresNative  = 8 // for samples and what is not PocketBase's
 	connectTimeout  = 30 * time.Second // of the first look at the server
 )
 
@@ -54,7 +55,7 @@ func (d *database) open() (*postgres.Database, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
 	defer cancel()
-	pg, err := postgres.Open(ctx, postgres.Config{URL: d.url})
+	pg, err := postgres.Open(ctx, postgres.Config{URL: d.url, MaxConns: postgresNative})
 	if err != nil {
 		return nil, fmt.Errorf("--db: %w", err)
 	}
