@@ -187,19 +187,22 @@ func (w *world) populate() {
 			return err
 		}
 		w.tenant = t.Id
-		for id, role := range map[string]string{member.ID: tenancy.RoleMember, unverified.ID: tenancy.RoleAdmin} {
+		for id, role := range map[string]string{member.ID: tenancy.RoleMember, unverified.ID: tenancy.RoleAdmin, friend.ID: tenancy.RoleMember} {
 			if err := w.Tenancy.Join(tx, owner, t, id, role); err != nil {
 				return err
 			}
 		}
+		return nil
+	}))
+	must(w.t, w.tx(func(tx core.App) error {
 		o, err := w.Tenancy.Create(tx, stranger, "Others", "others")
 		if err != nil {
 			return err
 		}
 		w.other = o.Id
-		if err := w.Tenancy.Join(tx, owner, t, friend.ID, tenancy.RoleMember); err != nil {
-			return err
-		}
+		return nil
+	}))
+	must(w.t, w.tx(func(tx core.App) error {
 		for _, version := range []string{"1.0.0", "1.1.0"} {
 			v, err := w.Catalog.Publish(tx, bundle(w.t, strings.Replace(blueprint, "version: 1.0.0", "version: "+version, 1)), "shipped")
 			if err != nil {
