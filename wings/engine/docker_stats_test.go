@@ -6,8 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/moby/moby/client"
-
 	"github.com/mambahost/mamba/wings/engine"
 	"github.com/mambahost/mamba/wings/engine/enginetest"
 )
@@ -51,23 +49,21 @@ func TestMemoryIsWithoutPageCache(t *testing.T) {
 func TestTrafficIsCountedInBothDirections(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	spec := b.spec(enginetest.NewID())
-	net, err := b.api.NetworkInspect(b.ctx, spec.Network, client.NetworkInspectOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	tenant := enginetest.NewID()
+	neighbour := b.spec(tenant, "echo")
+	address := b.inspect(b.readyGame(neighbour)).NetworkSettings.Networks[neighbour.Network].IPAddress
+	spec := b.spec(tenant)
 	const calls = 20
-	// Nobody listens on port 9 of the gateway: each call is one packet there and one back.
+	// Nobody listens on port 9 of its neighbour: each call is one packet there and one back.
 	spec.Command = []string{"/game", "shell", fmt.Sprintf(
-		"i=0; while [ $i -lt %d ]; do nc %s 9 </dev/null; i=$((i+1)); done; echo ready; exec sleep 600",
-		calls, net.Network.IPAM.Config[0].Subnet.Addr().Next())} // where Docker puts the gateway
+		"i=0; while [ $i -lt %d ]; do nc %s 9 </dev/null; i=$((i+1)); done; echo ready; exec sleep 600", calls, address)}
 	id := b.readyGame(spec)
 	got, err := b.Stats(b.ctx, "engine.stats", id)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for direction, n := range map[string]int64{"in": got.NetInBytes, "out": got.NetOutBytes} {
-		if n < calls*54 || n > calls*1000 { // Ethernet, IPv4 and TCP headers; some more for who the gateway is
+		if n < calls*54 || n > calls*1000 { // Ethernet, IPv4 and TCP headers; some more for who the neighbour is
 			t.Errorf("%d bytes %s for %d calls", n, direction, calls)
 		}
 	}
