@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -169,12 +170,16 @@ func (c *conn) CheckNamedValue(nv *driver.NamedValue) error {
 	case time.Time:
 		v = x.UTC().Format("2006-01-02 15:04:05.000Z") // core's DefaultDateLayout
 	}
-	if s, ok := v.(string); ok && strings.IndexByte(s, 0) >= 0 {
-		v = strings.ReplaceAll(s, "\x00", "")
+	if s, ok := v.(string); ok && (strings.IndexByte(s, 0) >= 0 || !utf8.ValidString(s)) {
+		// PostgreSQL's text holds neither. A name with such a byte must not become another name, nor an error.
+		v = strings.ReplaceAll(strings.ToValidUTF8(s, replacement), "\x00", replacement)
 	}
 	nv.Value = v
 	return nil
 }
+
+// replacement stands for a byte that PostgreSQL's text cannot hold.
+const replacement = "\uFFFD"
 
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
 	answer, err := c.run(ctx, query, args)

@@ -125,11 +125,11 @@ func TestValues(t *testing.T) {
 	must(t, err)
 	_, err = db.Insert("t", dbx.Params{"id": "nothing", "s": nil, "n": nil, "b": nil, "i": nil, "j": []byte(nil)}).Execute()
 	must(t, err)
-	want := "id,s,n,b,i,j\n    \"ab\" \"2026-01-02 02:04:05.678Z\" 1.5 1 1.152921504606847e+18 {\"a\":1}\n    \"nothing\" NULL NULL NULL NULL <nil>"
+	want := "id,s,n,b,i,j\n    \"a\uFFFDb\" \"2026-01-02 02:04:05.678Z\" 1.5 1 1.152921504606847e+18 {\"a\":1}\n    \"nothing\" NULL NULL NULL NULL <nil>"
 	if got := result(db, "SELECT * FROM `t` ORDER BY `id`"); got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
 	}
-	r, err := db.Update("t", dbx.Params{"n": 2}, dbx.HashExp{"id": []any{"ab", "nothing", "none"}}).Execute()
+	r, err := db.Update("t", dbx.Params{"n": 2}, dbx.HashExp{"id": []any{"a\xffb", "nothing", "none", "ab"}}).Execute()
 	must(t, err)
 	if n, err := r.RowsAffected(); n != 2 || err != nil {
 		t.Errorf("%d rows changed, %v", n, err)
