@@ -460,7 +460,7 @@ func TestAServerThatComesMeanwhileIsLockedToo(t *testing.T) {
 	id, _ := p.addNode(t, "node-a")
 	var wg sync.WaitGroup
 	var locked []string
-	err := collections.Tx(p.app, nil, func(tx core.App) error { // keeps the other from beginning
+	err := collections.Tx(p.app, []collections.Lock{nodeLock(id)}, func(tx core.App) error { // keeps the other from beginning
 		wg.Go(func() {
 			if err := p.withServers(id, func(_ core.App, servers []string) error { locked = servers; return nil }); err != nil {
 				t.Error(err)

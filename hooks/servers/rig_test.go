@@ -523,9 +523,13 @@ func (n *node) one() bool {
 	return true
 }
 
-// report hands an event to the room as fleet does.
+// report hands an event to the room as fleet does, with the locks that Placements is promised.
 func (s *Servers) report(node string, e wire.Event) error {
-	return collections.Tx(s.App, nil, func(tx core.App) error {
+	held := []collections.Lock{alloc.Lock, incidents.Lock, collections.Lock("node:" + node)}
+	if row, err := collections.FindServer(s.App, subjectOf(e)); err == nil {
+		held = append(held, audit.Lock(row.Tenant()), lock(row.Id))
+	}
+	return collections.Tx(s.App, held, func(tx core.App) error {
 		switch e.Kind {
 		case wire.EventObserved:
 			return s.Observe(tx, node, *e.Observed)
@@ -538,6 +542,19 @@ func (s *Servers) report(node string, e wire.Event) error {
 		}
 		return fmt.Errorf("event %s is not known", e.Kind)
 	})
+}
+
+// subjectOf is the server that an event is about.
+func subjectOf(e wire.Event) string {
+	switch {
+	case e.Observed != nil:
+		return e.Observed.ServerID
+	case e.Crash != nil:
+		return e.Crash.ServerID
+	case e.Install != nil:
+		return e.Install.ServerID
+	}
+	return ""
 }
 
 // setAway cuts the node off, or brings it back as fleet does: status, phases, then a full sync.

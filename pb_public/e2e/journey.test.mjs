@@ -140,7 +140,10 @@ test('T30 sign up, verify, create, watch, console, stop, start, delete', { timeo
     // A window of 30 s has to end, and to come from the node.
     const cpu = page.getByTestId('usage-CPU');
     await cpu.filter({ hasText: /cores? of/ }).waitFor({ timeout: 120_000 });
-    await page.getByTestId('usage-Memory').filter({ hasText: /MiB of/ }).waitFor();
+    await page
+      .getByTestId('usage-Memory')
+      .filter({ hasText: /MiB of/ })
+      .waitFor();
     await page.locator('canvas').nth(3).waitFor();
     assert.equal(await page.getByRole('img', { name: /last 1 hour: now/ }).count(), 4);
     await look('usage');
