@@ -382,7 +382,9 @@ test('T30 what goes wrong is said, and nothing typed is lost', { timeout: 300_00
 
   await t.test('what does not exist says so', async () => {
     const org = new URL(page.url()).pathname.split('/')[2];
-    assert.deepEqual(errors.splice(0).length, 1, 'only the dead link is in the console of the browser');
+    // The page may ask for the console in the moment in which the server is withdrawn from its node.
+    const said = errors.splice(0).filter((line) => !/console\/ws.*409/.test(line));
+    assert.equal(said.length, 1, `only the dead link is in the console of the browser, not ${said.join(' | ')}`);
     await page.goto(`/o/${org}/servers/nonsense1234567`);
     await page.getByRole('heading', { name: 'This server does not exist', level: 2 }).waitFor();
     await axe(page, 'a server that is not there');

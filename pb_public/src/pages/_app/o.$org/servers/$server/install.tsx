@@ -66,7 +66,8 @@ function Install() {
         </Card>
         {outcome === 'failed' && <Failed server={server} org={org} />}
       </div>
-      {readable ? <LiveLog org={org} server={server} /> : <KeptLog server={server} />}
+      {/* A server whose install failed is withdrawn from its node, and its console with it. */}
+      {readable && outcome !== 'failed' ? <LiveLog org={org} server={server} /> : <KeptLog server={server} />}
     </div>
   );
 }
