@@ -73,6 +73,8 @@ type Cluster struct {
 	number atomic.Uint64 // of batches sent
 	gaps   chan struct{} // capacity 1: messages may have been missed
 	lostAt time.Time     // zero while the session stands; owned by run
+
+	reloading sync.Mutex // held while a cache of PocketBase is read anew
 }
 
 // New returns this instance of the installation; nothing runs before Start.

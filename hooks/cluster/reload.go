@@ -32,7 +32,10 @@ func (c *Cluster) BindReload() {
 	}
 }
 
+// reload runs one at a time: of two at once, the one that read first could store last.
 func (c *Cluster) reload(what string, fn func() error) {
+	c.reloading.Lock()
+	defer c.reloading.Unlock()
 	if err := fn(); err != nil {
 		c.log.Error("what another instance changed is not reloaded", "what", what, "error", err)
 	}
