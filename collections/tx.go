@@ -59,7 +59,7 @@ func Tx(app core.App, locks []Lock, fn func(tx core.App) error) error {
 			return err
 		}
 		wait := firstWait << run
-		time.Sleep(wait/2 + rand.N(wait/2))
+		<-time.After(wait/2 + rand.N(wait/2))
 	}
 }
 

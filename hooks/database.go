@@ -120,7 +120,8 @@ func bindDatabase(app core.App, c *Config) {
 			if err := e.App.RunAllMigrations(); err != nil {
 				return fmt.Errorf("migrate: %w", err)
 			}
-			return sizePools(e.App)
+			sizePools(e.App)
+			return nil
 		})
 	}))
 	app.OnTerminate().Bind(handler("mamba.database.terminate", last, func(e *core.TerminateEvent) error {
@@ -130,14 +131,10 @@ func bindDatabase(app core.App, c *Config) {
 	}))
 }
 
-func sizePools(app core.App) error {
-	for pool, size := range map[dbx.Builder]int{app.ConcurrentDB(): postgresReaders, app.NonconcurrentDB(): postgresWriters} {
-		db, ok := pool.(*dbx.DB)
-		if !ok {
-			return fmt.Errorf("a pool of the database is a %T", pool)
-		}
-		db.DB().SetMaxOpenConns(size)
-		db.DB().SetMaxIdleConns(size)
+func sizePools(app core.App) {
+	postgres.WritePool(app, postgresWriters)
+	if readers, ok := app.ConcurrentDB().(*dbx.DB); ok {
+		readers.DB().SetMaxOpenConns(postgresReaders)
+		readers.DB().SetMaxIdleConns(postgresReaders)
 	}
-	return nil
 }
