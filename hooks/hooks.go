@@ -80,7 +80,9 @@ func Register(app core.App, c *Config) {
 		if err := e.Next(); err != nil { // listens
 			return err
 		}
-		p.Events.SetPeers(p.Fleet, e.Server.Handler)
+		p.Events.SetPeers(p.Fleet, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			e.Server.Handler.ServeHTTP(w, r.WithContext(access.Carried(r.Context())))
+		}))
 		return p.Start()
 	}))
 }
