@@ -19,7 +19,7 @@ import (
 const (
 	postgresReaders = 12
 	postgresWriters = 8
-	postgresNative  = 8 // for samples and what is not PocketBase's
+	postgresNative  = 8                // for samples and what is not PocketBase's
 	connectTimeout  = 30 * time.Second // of the first look at the server
 )
 

@@ -74,7 +74,7 @@ func (p *pulpit) Console(ctx context.Context, _, server string, after int64) (*w
 		return nil, refuse
 	}
 	url := fmt.Sprintf("ws%s/?after=%d", strings.TrimPrefix(p.http.URL, "http"), after)
-	c, _, err := websocket.DefaultDialer.DialContext(ctx, url, nil) //nolint:bodyclose // gorilla's needs no closing
+	c, _, err := websocket.DefaultDialer.DialContext(ctx, url, nil)
 	if err == nil {
 		<-p.came
 	}
@@ -388,7 +388,7 @@ func TestNoViewerOfARelayLosesOrDoublesALine(t *testing.T) {
 				}
 				var f wire.ConsoleFrame
 				must(t, json.Unmarshal(raw, &f))
-				from, to := int64(0), int64(0)
+				var from, to int64
 				switch {
 				case len(f.Lines) > 0:
 					from, to = f.Lines[0].Seq, f.Lines[len(f.Lines)-1].Seq

@@ -90,7 +90,7 @@ func diskUse(ctx context.Context, dir string) (int64, error) {
 		unix.Close(fd)
 		return 0, &os.PathError{Op: "stat", Path: dir, Err: err}
 	}
-	w := walker{ctx: ctx, dev: uint64(st.Dev), bytes: st.Blocks * 512}
+	w := walker{ctx: ctx, dev: st.Dev, bytes: st.Blocks * 512}
 	err = w.folder(os.NewFile(uintptr(fd), dir), 0)
 	return w.bytes, err
 }
@@ -129,7 +129,7 @@ func (w *walker) entry(parent *os.File, name string, depth int) error {
 		}
 	}
 	var st unix.Stat_t
-	if unix.Fstatat(int(parent.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || uint64(st.Dev) != w.dev {
+	if unix.Fstatat(int(parent.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || st.Dev != w.dev {
 		return nil // gone, or another file system
 	}
 	dir := st.Mode&unix.S_IFMT == unix.S_IFDIR
