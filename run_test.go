@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"os"
 	"os/exec"
@@ -195,7 +196,8 @@ func TestTheCommandLineSaysWhatToDo(t *testing.T) {
 			}
 			out, err := exec.Command(bin, c.args...).CombinedOutput()
 			code := 0
-			if exit, ok := err.(*exec.ExitError); ok {
+			var exit *exec.ExitError
+			if errors.As(err, &exit) {
 				code = exit.ExitCode()
 			}
 			if code != c.code || !strings.Contains(string(out), c.says) {

@@ -55,7 +55,7 @@ func TestTranslate(t *testing.T) {
 			t.Errorf("%+v became %v", c.from, err)
 		}
 	}
-	if plain := errors.New("plain"); translate(plain) != plain || translate(nil) != nil {
+	if plain := errors.New("plain"); !errors.Is(translate(plain), plain) || translate(nil) != nil {
 		t.Error("an error of another kind is changed")
 	}
 }

@@ -130,11 +130,11 @@ func jsonValue(raw []byte) driver.Value {
 	if raw == nil {
 		return nil
 	}
-	n, s, _ := strings.Cut(strings.Trim(string(raw), "()"), ",")
+	n, _, _ := strings.Cut(strings.Trim(string(raw), "()"), ",")
 	if n != "NaN" {
 		return number(n)
 	}
-	s = strings.TrimPrefix(string(raw), "(NaN,")
+	s := strings.TrimPrefix(string(raw), "(NaN,")
 	s = strings.TrimSuffix(s, ")")
 	if inner, quoted := strings.CutPrefix(s, `"`); quoted {
 		s = strings.NewReplacer(`""`, `"`, `\\`, `\`).Replace(strings.TrimSuffix(inner, `"`))

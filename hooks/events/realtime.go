@@ -278,7 +278,7 @@ type feed struct {
 }
 
 // Id tells every instance where the connection is.
-func (f *feed) Id() string { return f.id }
+func (f *feed) Id() string { return f.id } //nolint:staticcheck // subscriptions.Client calls it so
 
 // push queues a message. A full queue is replaced by one resync: what waits in it is then moot.
 func (f *feed) push(topic string, data []byte) {

@@ -272,7 +272,7 @@ func (s *SQLite) store(c *sql.Conn, rows []Row, batch int64) error {
 				args = append(args, v)
 			}
 		}
-		stmt, err := s.statement(c, len(part))
+		stmt, err := s.statement(c, len(part)) //nolint:sqlclosecheck // kept for the next batch, closed by Close
 		if err != nil {
 			return err
 		}

@@ -99,7 +99,7 @@ func storage(sqlite string) string {
 		return "SMALLINT"
 	case strings.Contains(t, "INT"):
 		return "BIGINT"
-	case t == "NUMERIC" || t == "DECIMAL" || t == "NUMBER" || strings.HasPrefix(t, "REAL") || strings.HasPrefix(t, "DOUB") || strings.HasPrefix(t, "FLOA"):
+	case t == "NUMERIC" || t == "DECIMAL" || t == "NUMBER" || strings.HasPrefix(t, "REAL") || strings.HasPrefix(t, "DOUBLE") || strings.HasPrefix(t, "FLOA"):
 		return "DOUBLE PRECISION"
 	case t == "JSON":
 		return "json_text" // a domain over text, so that the catalog can say JSON
