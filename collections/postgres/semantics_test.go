@@ -89,14 +89,7 @@ var known = map[string]bool{
 
 func TestConditionsMatchTheSameRows(t *testing.T) {
 	t.Parallel()
-	dbs := both(t)
-	for _, db := range dbs {
-		exec(t, db, ground)
-		for _, row := range groundRows {
-			_, err := db.Insert("t", row).Execute()
-			must(t, err)
-		}
-	}
+	dbs := grounded(t)
 	asked := 0
 	for _, c := range conditions {
 		for _, v := range c.values {
@@ -127,8 +120,9 @@ func matching(db *dbx.DB, where string, value any) string {
 var orders = []string{"`s`", "`s` DESC", "`n`", "`n` DESC, `s`", "`b`, `id` DESC", "`e`, `id`", "`e` DESC, `id`", "`_rowid_`", "`_rowid_` DESC",
 	getJSON("j", "") + ", `id`", getJSON("j", "") + " DESC, `id`", getJSON("j", ".a.b") + ", `id`", getJSON("j", ".a.b") + " DESC, `id`", lengthJSON("j") + " DESC, `id`", "lower(`s`), `id`", "CASE WHEN `n` > 5 THEN NULL ELSE `n` END, `id`"}
 
-func TestOrdersAreTheSame(t *testing.T) {
-	t.Parallel()
+// grounded is both databases with the table t and its rows.
+func grounded(t *testing.T) map[string]*dbx.DB {
+	t.Helper()
 	dbs := both(t)
 	for _, db := range dbs {
 		exec(t, db, ground)
@@ -137,6 +131,12 @@ func TestOrdersAreTheSame(t *testing.T) {
 			must(t, err)
 		}
 	}
+	return dbs
+}
+
+func TestOrdersAreTheSame(t *testing.T) {
+	t.Parallel()
+	dbs := grounded(t)
 	for _, o := range orders {
 		got := map[string]string{}
 		for name, db := range dbs {
@@ -187,14 +187,7 @@ var selected = []string{
 
 func TestResultsAreTheSame(t *testing.T) {
 	t.Parallel()
-	dbs := both(t)
-	for _, db := range dbs {
-		exec(t, db, ground)
-		for _, row := range groundRows {
-			_, err := db.Insert("t", row).Execute()
-			must(t, err)
-		}
-	}
+	dbs := grounded(t)
 	for _, sql := range selected {
 		if lite, pg := result(dbs["sqlite"], sql), result(dbs["postgres"], sql); lite != pg {
 			t.Errorf("%s\n  sqlite   %s\n  postgres %s", sql, lite, pg)

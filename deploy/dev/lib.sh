@@ -1,6 +1,9 @@
 # Functions of the scripts in this folder: what is missing is installed, what is started is stopped.
 # Source it; it does nothing by itself.
 
+# As the Makefile has it, for a script that is run by itself: some machines pin the toolchain.
+export GOTOOLCHAIN=go1.27.3 CGO_ENABLED=0
+
 say() { printf '\033[1m==> %s\033[0m\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 

@@ -18,21 +18,6 @@ import (
 	"github.com/mambahost/mamba/collections/collectionstest"
 )
 
-// patience is for a machine that does other things; nothing is measured against it.
-const patience = 60 * time.Second
-
-// eventually waits until ok, looking again at every change that the tests can see.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	look := time.NewTicker(20 * time.Millisecond)
-	defer look.Stop()
-	for deadline := time.Now().Add(patience); !ok(); <-look.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %s", what, patience)
-		}
-	}
-}
-
 // several starts n instances; prepare registers what each does, before Start.
 func several(t *testing.T, n int, prepare func(i int, c *Cluster)) ([]*Cluster, []*collectionstest.Instance) {
 	t.Helper()
@@ -120,7 +105,7 @@ func TestSeveralInstancesHearTheSameInOneOrder(t *testing.T) {
 	wg.Wait()
 	const want = instances * writers * each / 5 * 4 * 2
 	for i, h := range hears {
-		eventually(t, fmt.Sprintf("instance %d hears all", i), func() bool { return len(h.all()) >= want })
+		collectionstest.Eventually(t, fmt.Sprintf("instance %d hears all", i), func() bool { return len(h.all()) >= want })
 	}
 	first := hears[0].all()
 	for i, h := range hears {
@@ -157,13 +142,13 @@ func TestALostConnectionIsAGapAndNoDeath(t *testing.T) {
 		}
 	})
 	gapsOf := func(i int) int { mu.Lock(); defer mu.Unlock(); return gaps[i] }
-	eventually(t, "Start is a gap", func() bool { return gapsOf(0) == 1 && gapsOf(1) == 1 })
+	collectionstest.Eventually(t, "Start is a gap", func() bool { return gapsOf(0) == 1 && gapsOf(1) == 1 })
 	cutSession(t, apps[1], cs[0].ID())
-	eventually(t, "the gap", func() bool { return gapsOf(0) == 2 })
+	collectionstest.Eventually(t, "the gap", func() bool { return gapsOf(0) == 2 })
 	if err := cs[1].Publish(apps[1], "a.b", []byte("after")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it listens again", func() bool { return slices.Equal(h.all(), []string{"after"}) })
+	collectionstest.Eventually(t, "it listens again", func() bool { return slices.Equal(h.all(), []string{"after"}) })
 	list, err := cs[1].Instances(apps[1])
 	if err != nil || len(list) != 2 || deaths != 0 || gapsOf(1) != 1 {
 		t.Fatalf("%d instances, %v, %d deaths, %d gaps of the other", len(list), err, deaths, gapsOf(1))
@@ -203,7 +188,7 @@ func TestTheListOfInstances(t *testing.T) {
 		}
 	}
 	for i := range cs {
-		eventually(t, "all see all", sees(i, cs...))
+		collectionstest.Eventually(t, "all see all", sees(i, cs...))
 	}
 	list, err := cs[2].Instances(apps[2])
 	if err != nil || list[1].Address != "panel1:8443" || list[1].Release != "1.2.3" || list[1].Seen.IsZero() || list[1].Started.IsZero() {
@@ -211,8 +196,8 @@ func TestTheListOfInstances(t *testing.T) {
 	}
 	began := time.Now()
 	die(cs[0])
-	eventually(t, "a killed one is gone", sees(1, cs[1:]...))
-	eventually(t, "a killed one is gone", sees(2, cs[1:]...))
+	collectionstest.Eventually(t, "a killed one is gone", sees(1, cs[1:]...))
+	collectionstest.Eventually(t, "a killed one is gone", sees(2, cs[1:]...))
 	t.Logf("a killed instance was out of the list after %s", time.Since(began).Round(10*time.Millisecond))
 	mu.Lock()
 	if got := dead[cs[0].ID()]; len(got) != 1 {
@@ -220,7 +205,7 @@ func TestTheListOfInstances(t *testing.T) {
 	}
 	mu.Unlock()
 	cs[1].Stop()
-	eventually(t, "one that stops is gone", sees(2, cs[2]))
+	collectionstest.Eventually(t, "one that stops is gone", sees(2, cs[2]))
 	mu.Lock()
 	defer mu.Unlock()
 	if len(dead) != 1 {
@@ -286,7 +271,7 @@ func TestOneLeadsAndTheNextFollowsAKill(t *testing.T) {
 	})
 	leader := func() int { return slices.IndexFunc(cs, func(c *Cluster) bool { return c.Leads("work") }) }
 	for round := range 2 {
-		eventually(t, "somebody leads", func() bool { return leader() >= 0 })
+		collectionstest.Eventually(t, "somebody leads", func() bool { return leader() >= 0 })
 		i := leader()
 		for k, c := range cs {
 			err := collections.Tx(apps[k], nil, func(tx core.App) error { return c.Fence(tx, "work") })
@@ -296,7 +281,7 @@ func TestOneLeadsAndTheNextFollowsAKill(t *testing.T) {
 		}
 		began := time.Now()
 		die(cs[i])
-		eventually(t, "the next leads", func() bool { return leader() >= 0 })
+		collectionstest.Eventually(t, "the next leads", func() bool { return leader() >= 0 })
 		t.Logf("the next leader was there after %s", time.Since(began).Round(10*time.Millisecond))
 	}
 	row, err := collections.One[collections.Leader](apps[0], collections.Leaders)
@@ -339,7 +324,7 @@ func TestAPausedLeaderCanWriteNothing(t *testing.T) {
 			return err
 		}
 		go func() { raised <- takeLead(cs[1]) }()
-		eventually(t, "the next waits for the row", func() bool {
+		collectionstest.Eventually(t, "the next waits for the row", func() bool {
 			var n int
 			err := apps[1].Database.Pool().QueryRow(t.Context(), "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) OR NOT granted AND locktype = 'transactionid'").Scan(&n)
 			return err == nil && n > 0
@@ -385,7 +370,7 @@ func TestCollectionsAndSettingsAreReloadedEverywhere(t *testing.T) {
 	if err := app.Save(users); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the other instance trusts the new key", func() bool {
+	collectionstest.Eventually(t, "the other instance trusts the new key", func() bool {
 		c, err := apps[1].FindCachedCollectionByNameOrId("users")
 		return err == nil && c.AuthToken.Secret == users.AuthToken.Secret
 	})
@@ -398,5 +383,5 @@ func TestCollectionsAndSettingsAreReloadedEverywhere(t *testing.T) {
 	if err := app.Save(s); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the other instance has the new settings", func() bool { return apps[1].Settings().Meta.AppName == s.Meta.AppName })
+	collectionstest.Eventually(t, "the other instance has the new settings", func() bool { return apps[1].Settings().Meta.AppName == s.Meta.AppName })
 }

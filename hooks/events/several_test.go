@@ -20,20 +20,6 @@ import (
 	"github.com/mambahost/mamba/hooks/cluster"
 )
 
-// patience is for a machine that does other things; nothing is measured against it.
-const patience = 60 * time.Second
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	look := time.NewTicker(20 * time.Millisecond)
-	defer look.Stop()
-	for deadline := time.Now().Add(patience); !ok(); <-look.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %s", what, patience)
-		}
-	}
-}
-
 // roads carry requests to other instances over HTTP, as the node listener does over mTLS.
 type roads struct {
 	mu sync.Mutex
@@ -89,7 +75,7 @@ func panels(t *testing.T, n int, prepare func(i int, o *Outbox)) ([]*server, *ro
 // next is the next message that is no answer to a gap.
 func (st *stream) next(t *testing.T) (string, bool) {
 	t.Helper()
-	timeout := time.After(patience)
+	timeout := time.After(collectionstest.Patience)
 	for {
 		select {
 		case line, ok := <-st.lines:
@@ -250,13 +236,13 @@ func TestEventsAreDeliveredByOneInstanceAndThenTheNext(t *testing.T) {
 		wg.Wait()
 	}
 	emitAll(10)
-	eventually(t, "all are heard", func() bool { return heard() >= 30 })
-	eventually(t, "all are marked", func() bool { return undelivered(t, s[0].app) == 0 })
+	collectionstest.Eventually(t, "all are heard", func() bool { return heard() >= 30 })
+	collectionstest.Eventually(t, "all are marked", func() bool { return undelivered(t, s[0].app) == 0 })
 	lead := slices.IndexFunc(s, func(s *server) bool { return s.o.cluster.Leads(task) })
 	s[lead].o.Stop()
 	s[lead].o.cluster.Stop()
 	emitAll(5)
-	eventually(t, "the next one goes on", func() bool { return heard() >= 45 })
+	collectionstest.Eventually(t, "the next one goes on", func() bool { return heard() >= 45 })
 	mu.Lock()
 	defer mu.Unlock()
 	for i, seq := range got {

@@ -302,16 +302,28 @@ func TestBulkTransfersHaveConnectionsOfTheirOwn(t *testing.T) {
 func TestAbortedDownloadEndsItsHandlerAtOnce(t *testing.T) {
 	t.Parallel()
 	p := startPanel(t)
-	ended := make(chan error, 1)
 	mux := syncing()
-	mux.HandleFunc("GET /v1/endless", func(w http.ResponseWriter, _ *http.Request) {
-		_, err := io.Copy(w, zeros{})
-		ended <- err
-	})
+	ended := endless(mux.HandleFunc)
 	w := p.joinWings(t, "node-a", mux)
 	mustStart(t.Context(), w)
 	eventually(t, "linked", func() bool { return p.Linked(w.NodeID()) })
-	res, err := p.BulkTransport(w.NodeID()).RoundTrip(bulkGet(t.Context(), "/v1/endless"))
+	abortDownload(t, p, w.NodeID(), ended)
+}
+
+// endless serves a download without an end and tells how its handler ended.
+func endless(handle func(string, func(http.ResponseWriter, *http.Request))) <-chan error {
+	ended := make(chan error, 1)
+	handle("GET /v1/endless", func(w http.ResponseWriter, _ *http.Request) {
+		_, err := io.Copy(w, zeros{})
+		ended <- err
+	})
+	return ended
+}
+
+// abortDownload begins an endless download from a node, goes away, and waits for the node to notice.
+func abortDownload(t *testing.T, p *panel, node string, ended <-chan error) {
+	t.Helper()
+	res, err := p.BulkTransport(node).RoundTrip(bulkGet(t.Context(), "/v1/endless"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -123,29 +123,10 @@ func TestARequestIsServedWhicheverInstanceHasTheLink(t *testing.T) {
 
 func TestARelayedDownloadThatIsAbortedEndsItsHandlerAtOnce(t *testing.T) {
 	t.Parallel()
-	g, ended := newGame(t), make(chan error, 1)
-	g.HandleFunc("GET /v1/endless", func(w http.ResponseWriter, _ *http.Request) {
-		_, err := io.Copy(w, zeros{})
-		ended <- err
-	})
+	g := newGame(t)
+	ended := endless(g.HandleFunc)
 	_, _, b, w := apart(t, g)
-	res, err := b.BulkTransport(w.NodeID()).RoundTrip(bulkGet(t.Context(), "/v1/endless"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.CopyN(io.Discard, res.Body, 1<<20); err != nil {
-		t.Fatal(err)
-	}
-	began := time.Now()
-	res.Body.Close()
-	if err := <-ended; err == nil {
-		t.Error("the handler ended without an error")
-	}
-	took := time.Since(began)
-	if took >= wire.LinkStreamCloseTimeout {
-		t.Errorf("the handler ended after %s, when the stream was cut", took)
-	}
-	t.Logf("the node's handler ended %s after the viewer went", took)
+	abortDownload(t, b, w.NodeID(), ended)
 }
 
 func TestThereIsOneHopAndNoLoop(t *testing.T) {

@@ -16,20 +16,6 @@ import (
 	"github.com/mambahost/mamba/hooks/cluster"
 )
 
-// patience is for a machine that does other things; nothing is measured against it.
-const patience = 90 * time.Second
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	look := time.NewTicker(20 * time.Millisecond)
-	defer look.Stop()
-	for deadline := time.Now().Add(patience); !ok(); <-look.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %s", what, patience)
-		}
-	}
-}
-
 // several starts n instances on one PostgreSQL database; prepare registers kinds and crons.
 func several(t *testing.T, n int, prepare func(i int, q *Queue)) ([]*Queue, []*collectionstest.Instance) {
 	t.Helper()
@@ -41,7 +27,7 @@ func several(t *testing.T, n int, prepare func(i int, q *Queue)) ([]*Queue, []*c
 			t.Fatal(err)
 		}
 		// a poll and leases that are too slow to be what makes a test pass
-		out[i] = New(app, Config{Cluster: c, PollInterval: patience, LeaseFor: 2 * patience, Log: quiet})
+		out[i] = New(app, Config{Cluster: c, PollInterval: collectionstest.Patience, LeaseFor: 2 * collectionstest.Patience, Log: quiet})
 		prepare(i, out[i])
 		if err := c.Start(t.Context()); err != nil {
 			t.Fatal(err)
@@ -100,7 +86,7 @@ func TestSeveralInstancesRunEachJobOnce(t *testing.T) {
 		d, err2 := apps[0].CountRecords(collections.Jobs, dbState(Done))
 		return err == nil && err2 == nil && n == d
 	}
-	eventually(t, "all are done", done)
+	collectionstest.Eventually(t, "all are done", done)
 	mu.Lock()
 	defer mu.Unlock()
 	ids.Range(func(id, _ any) bool {
@@ -134,7 +120,7 @@ func TestAJobOnAnotherInstanceIsInterruptedAtOnce(t *testing.T) {
 		t.Fatalf("it ended by %v", err)
 	}
 	t.Logf("interrupted on the other instance after %s", time.Since(began).Round(time.Millisecond))
-	eventually(t, "it is cancelled", func() bool { return find(t, apps[0], id).State() == Cancelled })
+	collectionstest.Eventually(t, "it is cancelled", func() bool { return find(t, apps[0], id).State() == Cancelled })
 }
 
 // What a killed process leaves: its row in the list, no lock of it, and a job with a lease.
@@ -165,7 +151,7 @@ func TestTheJobsOfADeadInstanceReturnAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	eventually(t, "it is ready again", func() bool { return find(t, app, id).State() != Running })
+	collectionstest.Eventually(t, "it is ready again", func() bool { return find(t, app, id).State() != Running })
 	t.Logf("the lease of a dead instance was back after %s", time.Since(began).Round(time.Millisecond))
 	if j := find(t, app, id); j.Attempt() > 2 {
 		t.Fatalf("attempt %d", j.Attempt())
@@ -192,7 +178,7 @@ func TestAnInstanceThatWasHeldForDeadStopsItsJobs(t *testing.T) {
 	if err := collections.Tx(apps[0], nil, func(tx core.App) error { return qs[0].release(tx, qs[0].cluster.ID()) }); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "its lease is gone", func() bool { return find(t, apps[0], id).LeaseToken() == "" })
+	collectionstest.Eventually(t, "its lease is gone", func() bool { return find(t, apps[0], id).LeaseToken() == "" })
 	qs[0].verify(false)
 	if err := <-ended; !errors.Is(err, ErrLeaseLost) {
 		t.Fatalf("it ended by %v", err)
@@ -218,7 +204,7 @@ func TestATickFiresOnceAcrossInstances(t *testing.T) {
 		}
 		return n
 	}
-	eventually(t, "one leads", func() bool { return leads() == 1 })
+	collectionstest.Eventually(t, "one leads", func() bool { return leads() == 1 })
 	refused := 0
 	for range 3 { // whoever thinks that it is due
 		var wg sync.WaitGroup

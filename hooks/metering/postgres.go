@@ -314,30 +314,13 @@ func (p *Postgres) Read(ctx context.Context, r Range, fn func(Row) error) error 
 		return err
 	}
 	defer p.work.Done()
-	column, who := "p.server", r.Server
-	if r.Tenant != "" {
-		column, who = "p.tenant", r.Tenant
-	}
-	rows, err := p.pool.Query(ctx, p.read+column+` = $1 AND s.window_unix_s >= $2 AND s.window_unix_s < $3 ORDER BY p.server COLLATE "C", s.window_unix_s, p.epoch`, who, r.FromUnixS, r.ToUnixS)
+	column, who := r.owner()
+	rows, err := p.pool.Query(ctx, p.read+"p."+column+` = $1 AND s.window_unix_s >= $2 AND s.window_unix_s < $3 ORDER BY p.server COLLATE "C", s.window_unix_s, p.epoch`, who, r.FromUnixS, r.ToUnixS)
 	if err != nil {
 		return fmt.Errorf("read samples: %w", err)
 	}
 	defer rows.Close()
-	for rows.Next() {
-		var row Row
-		s := &row.Sample
-		err := rows.Scan(append([]any{&row.Tenant, &row.Node, &s.ServerID, &s.PlacementEpoch, &s.WindowUnixS}, places(s)...)...)
-		if err != nil {
-			return fmt.Errorf("read samples: %w", err)
-		}
-		if err := fn(row); err != nil {
-			return err
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return fmt.Errorf("read samples: %w", err)
-	}
-	return nil
+	return each(rows, fn)
 }
 
 // Arrived implements Store. A mark is a transaction's number; every transaction below the oldest that

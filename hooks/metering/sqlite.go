@@ -319,10 +319,7 @@ func (s *SQLite) place(c *sql.Conn, r *Row) (int64, error) {
 
 // Read implements Store.
 func (s *SQLite) Read(ctx context.Context, r Range, fn func(Row) error) error {
-	column, who := "server", r.Server
-	if r.Tenant != "" {
-		column, who = "tenant", r.Tenant
-	}
+	column, who := r.owner()
 	rows, err := s.read.QueryContext(ctx, `SELECT p.tenant, p.node, p.server, p.epoch, s.window_unix_s, s.`+strings.Join(columns, ", s.")+`
 		FROM placements p JOIN samples s ON s.placement = p.id
 		WHERE p.`+column+` = ? AND s.window_unix_s >= ? AND s.window_unix_s < ? ORDER BY p.server, s.window_unix_s, p.epoch`, who, r.FromUnixS, r.ToUnixS)
@@ -330,21 +327,7 @@ func (s *SQLite) Read(ctx context.Context, r Range, fn func(Row) error) error {
 		return fmt.Errorf("read samples: %w", err)
 	}
 	defer rows.Close()
-	for rows.Next() {
-		var row Row
-		sample := &row.Sample
-		err := rows.Scan(append([]any{&row.Tenant, &row.Node, &sample.ServerID, &sample.PlacementEpoch, &sample.WindowUnixS}, places(sample)...)...)
-		if err != nil {
-			return fmt.Errorf("read samples: %w", err)
-		}
-		if err := fn(row); err != nil {
-			return err
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return fmt.Errorf("read samples: %w", err)
-	}
-	return nil
+	return each(rows, fn)
 }
 
 // Arrived implements Store.

@@ -3,6 +3,7 @@ package metering
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/mambahost/mamba/wings/wire"
@@ -119,6 +120,40 @@ type placement struct {
 
 // maxPlacements bounds what a store remembers of placements; beyond it, it begins anew.
 const maxPlacements = 200_000
+
+// owner is the column of placements that a range goes by, and its value.
+func (r Range) owner() (column, id string) {
+	if r.Tenant != "" {
+		return "tenant", r.Tenant
+	}
+	return "server", r.Server
+}
+
+// cursor is what the rows of both databases have.
+type cursor interface {
+	Next() bool
+	Scan(dest ...any) error
+	Err() error
+}
+
+// each calls fn for the rows of a Read: tenant, node, server, epoch, window, then columns.
+func each(rows cursor, fn func(Row) error) error {
+	for rows.Next() {
+		var row Row
+		s := &row.Sample
+		err := rows.Scan(append([]any{&row.Tenant, &row.Node, &s.ServerID, &s.PlacementEpoch, &s.WindowUnixS}, places(s)...)...)
+		if err != nil {
+			return fmt.Errorf("read samples: %w", err)
+		}
+		if err := fn(row); err != nil {
+			return err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("read samples: %w", err)
+	}
+	return nil
+}
 
 // stale says that what the delivery promises is not to be noted: there is a hole before it, or the
 // spool stands beyond it already.
