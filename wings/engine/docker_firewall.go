@@ -36,8 +36,9 @@ const (
 	resolverPort       = 53
 )
 
-// guardHost puts the rules into the engine's network namespace, in place of what is there of them. It
-// is asked before each start, because a firewall that is loaded anew forgets them.
+// guardHost sees to it that the rules are in the engine's network namespace. It is asked before each
+// start, because a firewall that is loaded anew forgets them, and writes only when they are not all
+// there: a write makes the kernel wait for every packet on its way.
 func (d *Docker) guardHost() error {
 	err := d.inFirewall(func(c *nftables.Conn, t *nftables.Table) {
 		hook := func(name string, at *nftables.ChainHook) *nftables.Chain {
@@ -63,6 +64,30 @@ func (d *Docker) guardHost() error {
 	return nil
 }
 
+// rulesOf is how many rules guardHost puts into each chain.
+var rulesOf = map[string]int{"input": 4, "forward": 1}
+
+// guarded says whether all of this daemon's rules are there. What cannot be read is not.
+func guarded(c *nftables.Conn, table *nftables.Table) bool {
+	chains, err := c.ListChainsOfTableFamily(table.Family)
+	if err != nil {
+		return false
+	}
+	found := 0
+	for _, chain := range chains {
+		want, ours := rulesOf[chain.Name]
+		if chain.Table.Name != table.Name || !ours {
+			continue
+		}
+		rules, err := c.GetRules(table, chain)
+		if err != nil || len(rules) != want {
+			return false
+		}
+		found++
+	}
+	return found == len(rulesOf)
+}
+
 // releaseHost takes the rules away; nothing is left to keep from the machine.
 func (d *Docker) releaseHost() error {
 	if err := d.inFirewall(nil); err != nil {
@@ -71,8 +96,8 @@ func (d *Docker) releaseHost() error {
 	return nil
 }
 
-// inFirewall replaces this daemon's table by what fill puts into it, in one step. Without fill there is
-// none afterwards.
+// inFirewall replaces this daemon's table by what fill puts into it, in one step, unless it is whole.
+// Without fill there is none afterwards.
 func (d *Docker) inFirewall(fill func(*nftables.Conn, *nftables.Table)) error {
 	d.firewall.Lock()
 	defer d.firewall.Unlock()
@@ -90,6 +115,9 @@ func (d *Docker) inFirewall(fill func(*nftables.Conn, *nftables.Table)) error {
 		return err
 	}
 	table := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: d.tableName()}
+	if fill != nil && guarded(c, table) {
+		return nil
+	}
 	c.AddTable(table) // so that it can be removed whether it is there or not
 	c.DelTable(table)
 	if fill != nil {
