@@ -32,6 +32,7 @@ const (
 	consolePongWait   = 60 * time.Second // of silence before a viewer counts as gone
 	consolePing       = 25 * time.Second
 	consoleInputBytes = 6*wire.MaxCommandBytes + 512 // a command of 4 KiB, every byte escaped
+	consoleCutWait    = 300 * time.Millisecond       // for a viewer to be told why he is cut off
 	commandsPerSecond = 10                           // of one person, in all consoles
 	commandWait       = 15 * time.Second             // for a command to be in the game
 	activityCommand   = 256                          // bytes of a command that the activity list shows
@@ -137,6 +138,7 @@ type consoleProxy struct {
 func (p *consoleProxy) run() {
 	var wg sync.WaitGroup
 	wg.Go(func() { p.up(); close(p.gone) })
+	wg.Go(p.guard)
 	p.down()
 	p.viewer.Close() // ends up
 	wg.Wait()
@@ -163,11 +165,7 @@ func (p *consoleProxy) down() {
 		case <-p.gone:
 			return
 		case <-ping.C:
-			if p.say(websocket.PingMessage, nil) != nil || !p.stillMay() { // another panel may have changed it
-				return
-			}
-		case <-p.check:
-			if !p.stillMay() {
+			if p.say(websocket.PingMessage, nil) != nil {
 				return
 			}
 		case <-wake:
@@ -193,6 +191,26 @@ func (p *consoleProxy) ask() {
 	}
 }
 
+// guard cuts off a viewer whose right to read has ended. It waits for no write: a viewer that does not
+// read holds one up for as long as he likes. Each ping's time it asks by itself, because another
+// instance of the panel may have changed what he may.
+func (p *consoleProxy) guard() {
+	tick := time.NewTicker(consolePing)
+	defer tick.Stop()
+	for {
+		select {
+		case <-p.gone:
+			return
+		case <-tick.C:
+		case <-p.check:
+		}
+		if !p.stillMay() {
+			p.viewer.Close()
+			return
+		}
+	}
+}
+
 // stillMay tells a viewer whose right to read has ended why he is cut off. A question that cannot be
 // answered now changes nothing; it is asked again.
 func (p *consoleProxy) stillMay() bool {
@@ -204,7 +222,8 @@ func (p *consoleProxy) stillMay() bool {
 	if !errors.As(err, &refused) {
 		return true
 	}
-	_ = p.say(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.ClosePolicyViolation, refused.Code))
+	// The one kind of write that may be made beside another; it gives up when that one does not end.
+	_ = p.viewer.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.ClosePolicyViolation, refused.Code), time.Now().Add(consoleCutWait))
 	return false
 }
 
