@@ -24,14 +24,16 @@ func benchCreate(t *testing.T, r *report, _ sizes) {
 	house.start()
 	c := house.customer("carla")
 	engine := newEngine(t)
-	first := house.createFor(c, noInstallServer("keeper")) // keeps the tenant's network, and shows what a container is made of
+	root := house.super() // the variant is an operator's to pick; signing in is no part of the click
+	root.tenant = c.tenant
+	first := root.create(noInstallServer("keeper")) // keeps the tenant's network, and shows what a container is made of
 	engine.started(first.ID)
 	c.until(first.ID, 2*time.Minute, "RUNNING")
 	n := 0
 	p := alternate(*benchPairs, engine.createAndStart, func() float64 {
 		n++
 		clicked := time.Now()
-		s := house.createFor(c, noInstallServer(fmt.Sprintf("bench %d", n)))
+		s := root.create(noInstallServer(fmt.Sprintf("bench %d", n)))
 		took := engine.started(s.ID).Sub(clicked)
 		c.until(s.ID, 2*time.Minute, "RUNNING")
 		c.remove(s.ID)
