@@ -425,6 +425,7 @@ func (p *Panel) Stop() {
 		p.local.Stop()
 	}
 	p.work.Wait()
+	p.Servers.Stop()
 	p.Jobs.Stop()
 	p.Fleet.Stop()
 	p.Events.Stop()

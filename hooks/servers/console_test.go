@@ -1,8 +1,10 @@
 package servers
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -22,9 +24,16 @@ import (
 // stage is a world with a running server, its API on a socket, and its node's handler on another.
 func stage(t *testing.T) (w *world, n *node, id, url string) {
 	t.Helper()
-	w = newWorld(t)
+	w, n, id = running(t)
 	api := httptest.NewServer(w.mux)
 	t.Cleanup(api.Close)
+	return w, n, id, "ws" + strings.TrimPrefix(api.URL, "http") + "/api/v1/servers/"
+}
+
+// running is a world with a running server, and its node's handler on a socket.
+func running(t *testing.T) (w *world, n *node, id string) {
+	t.Helper()
+	w = newWorld(t)
 	n = w.machine("n1", "30000-30100")
 	n.http = httptest.NewServer(n.agent.Handler())
 	t.Cleanup(n.http.Close)
@@ -32,7 +41,7 @@ func stage(t *testing.T) (w *world, n *node, id, url string) {
 	r := w.do(w.super, "POST", "servers", `{"name":"one","blueprint":"testgame","start":true,"variables":{"TAKES":"1ms"},`+small+`}`)
 	id = r.at("server.id").(string)
 	w.until(id, time.Minute, Running)
-	return w, n, id, "ws" + strings.TrimPrefix(api.URL, "http") + "/api/v1/servers/"
+	return w, n, id
 }
 
 func (w *world) consoleToken(token, id string) string {
@@ -253,6 +262,78 @@ func TestAConsoleEndsWithTheRightToIt(t *testing.T) {
 	cut("a line after a new password", owner)
 	if w.commands() != before {
 		t.Error("the line was taken")
+	}
+}
+
+// unread is a listener whose one connection holds nothing: what is written waits to be read.
+type unread struct {
+	conn  chan net.Conn
+	over  <-chan struct{}
+	close func()
+}
+
+func (u *unread) Accept() (net.Conn, error) {
+	select {
+	case c := <-u.conn:
+		return c, nil
+	case <-u.over:
+		return nil, net.ErrClosed
+	}
+}
+func (u *unread) Close() error   { u.close(); return nil }
+func (u *unread) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }
+
+// Who does not read holds up nobody who decides about him: not a right that ends, and not the end of
+// the panel.
+func TestAViewerWhoDoesNotReadIsCutOffToo(t *testing.T) {
+	t.Parallel()
+	for name, cut := range map[string]func(t *testing.T, w *world){
+		"a right that ends": func(t *testing.T, w *world) {
+			u := must2(w.app.FindAuthRecordByEmail("users", "owner@example.org"))(t)
+			u.RefreshTokenKey()
+			must(t, w.app.Save(u))
+			w.Servers.Recheck()
+		},
+		"the end of the panel": func(_ *testing.T, w *world) { w.Servers.Stop() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, _, id := running(t)
+			over, end := context.WithCancel(t.Context())
+			l := &unread{conn: make(chan net.Conn, 1), over: over.Done(), close: end}
+			api := httptest.NewUnstartedServer(w.mux)
+			must(t, api.Listener.Close())
+			api.Listener = l
+			api.Start()
+			t.Cleanup(api.Close)
+			mine, theirs := net.Pipe()
+			l.conn <- theirs
+			d := websocket.Dialer{Subprotocols: []string{access.Subprotocol, "bearer." + w.consoleToken(w.owner, id)},
+				NetDial: func(string, string) (net.Conn, error) { return mine, nil }}
+			c, _, err := d.Dial("ws://panel/api/v1/servers/"+id+"/console/ws", nil)
+			must(t, err)
+			v := &viewer{t, c}
+			v.line("ready to play")
+			v.say("hello") // the answer to this waits to be read
+			eventually(t, 30*time.Second, "the line is taken", func() bool { return w.commands() == 1 })
+			since := time.Now()
+			cut(t, w)
+			eventually(t, 30*time.Second, "the seat is given back", func() bool {
+				w.consoles.mu.Lock()
+				defer w.consoles.mu.Unlock()
+				return w.consoles.taken == 0
+			})
+			if took := time.Since(since); took > consoleWriteWait/2 {
+				t.Errorf("it took %s", took)
+			}
+			more := w.consoles.take("owner")
+			if more {
+				w.consoles.leave("owner")
+			}
+			if more != (name == "a right that ends") {
+				t.Errorf("somebody may sit down afterwards: %v", more)
+			}
+		})
 	}
 }
 

@@ -26,6 +26,7 @@ var errCrowded = access.Unavailable("too_many_consoles", "Too many people have t
 // relays are the consoles that somebody on this panel watches. Each is one stream from its node,
 // however many watch it: it opens with the first viewer and ends with the last.
 type relays struct {
+	ctx   context.Context // ends with the room
 	nodes Nodes
 
 	mu   sync.Mutex
@@ -34,7 +35,9 @@ type relays struct {
 
 type relayKey struct{ node, server string }
 
-func newRelays(n Nodes) *relays { return &relays{nodes: n, open: map[relayKey]*relay{}} }
+func newRelays(ctx context.Context, n Nodes) *relays {
+	return &relays{ctx: ctx, nodes: n, open: map[relayKey]*relay{}}
+}
 
 // relay is one server's console as this panel has it: the newest frames, which any number of viewers
 // read at their own pace. A frame is encoded once, by the node.
@@ -84,7 +87,7 @@ func (rs *relays) join(ctx context.Context, node, server string, after int64) (*
 	r.users++
 	rs.mu.Unlock()
 	if mine {
-		rs.ask(context.WithoutCancel(ctx), r) // others wait for it, whether or not this viewer goes
+		rs.ask(r)
 	}
 	select {
 	case <-r.answered:
@@ -99,9 +102,9 @@ func (rs *relays) join(ctx context.Context, node, server string, after int64) (*
 	return r.sit(rs, after), nil
 }
 
-// ask opens the stream of a new relay.
-func (rs *relays) ask(ctx context.Context, r *relay) {
-	ctx, cancel := context.WithTimeout(ctx, relayOpening)
+// ask opens the stream of a new relay. Others wait for it, whether or not its first viewer goes.
+func (rs *relays) ask(r *relay) {
+	ctx, cancel := context.WithTimeout(rs.ctx, relayOpening)
 	defer cancel()
 	conn, err := rs.nodes.Console(ctx, r.key.node, r.key.server, 0)
 	if err != nil {

@@ -167,7 +167,7 @@ func word(t testing.TB, raw []byte) string {
 func TestManyViewersShareOneStreamThatEndsWithTheLast(t *testing.T) {
 	t.Parallel()
 	p := newPulpit(t)
-	rs := newRelays(p)
+	rs := newRelays(t.Context(), p)
 	var seats []*seat
 	for range 50 {
 		seats = append(seats, must2(rs.join(t.Context(), "n", "s", 0))(t))
@@ -265,7 +265,7 @@ func TestARelayThatIsRefusedOrBreaksEndsForAll(t *testing.T) {
 	t.Parallel()
 	p := newPulpit(t)
 	p.refuse, p.hold = fleet.ErrNodeOffline, make(chan struct{})
-	rs := newRelays(p)
+	rs := newRelays(t.Context(), p)
 	errs := make(chan error)
 	for range 5 {
 		go func() {
@@ -308,7 +308,7 @@ func TestWhoGivesUpWhileTheNodeIsAskedLeavesNothingBehind(t *testing.T) {
 	t.Parallel()
 	p := newPulpit(t)
 	p.hold = make(chan struct{})
-	rs := newRelays(p)
+	rs := newRelays(t.Context(), p)
 	first := make(chan *seat)
 	go func() { // asks on behalf of all
 		s, err := rs.join(context.Background(), "n", "s", 0)
@@ -334,7 +334,7 @@ func TestWhoGivesUpWhileTheNodeIsAskedLeavesNothingBehind(t *testing.T) {
 func TestViewersOfOneServerAreBounded(t *testing.T) {
 	t.Parallel()
 	p := newPulpit(t)
-	rs := newRelays(p)
+	rs := newRelays(t.Context(), p)
 	var seats []*seat
 	for range relayViewers {
 		seats = append(seats, must2(rs.join(t.Context(), "n", "s", 0))(t))
@@ -353,7 +353,7 @@ func TestWhatIsNoFrameEndsARelay(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := newPulpit(t)
-			s := must2(newRelays(p).join(t.Context(), "n", "s", 0))(t)
+			s := must2(newRelays(t.Context(), p).join(t.Context(), "n", "s", 0))(t)
 			defer s.leave()
 			p.mu.Lock()
 			_ = p.conns[0].WriteMessage(websocket.TextMessage, []byte(raw)) // the panel may cut it in the middle

@@ -152,6 +152,7 @@ func newWorld(t testing.TB) *world {
 		App: app, Access: door, Tenancy: people, Alloc: places, Catalog: catalog.New(quiet), Jobs: queue, Events: outbox, Audit: chain,
 		Incidents: book, Secrets: keeper, Nodes: w.nodes, Log: quiet,
 	})
+	t.Cleanup(w.Servers.Stop)
 	w.nodes.servers = w.Servers
 	w.populate()
 	r, err := apis.NewRouter(app)

@@ -3,14 +3,18 @@ package servers
 import (
 	"sync"
 	"time"
+
+	"github.com/gorilla/websocket"
 )
 
 // seats bound what is open at once at this instance of the panel, in all and of one person, and how fast one person types into all
 // of it: each line costs an audit row.
 type seats struct {
 	most, each int // immutable
+	all        sync.WaitGroup
 
 	mu    sync.Mutex
+	shut  bool                       // nobody sits down any more; guarded by mu
 	taken int                        // guarded by mu
 	of    map[string]*sitter         // by person; guarded by mu
 	open  map[*consoleProxy]struct{} // guarded by mu
@@ -31,7 +35,7 @@ func (s *seats) take(person string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	mine := s.of[person]
-	if s.taken >= s.most || mine != nil && mine.taken >= s.each {
+	if s.shut || s.taken >= s.most || mine != nil && mine.taken >= s.each {
 		return false
 	}
 	if mine == nil {
@@ -40,10 +44,12 @@ func (s *seats) take(person string) bool {
 	}
 	s.taken++
 	mine.taken++
+	s.all.Add(1)
 	return true
 }
 
 func (s *seats) leave(person string) {
+	defer s.all.Done()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.taken--
@@ -74,12 +80,34 @@ func (s *seats) sit(p *consoleProxy) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open[p] = struct{}{}
+	if s.shut {
+		p.viewer.Close()
+	}
 }
 
 func (s *seats) rise(p *consoleProxy) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.open, p)
+}
+
+// close ends every open console and waits until nobody is left, or about to sit down.
+func (s *seats) close() {
+	s.mu.Lock()
+	s.shut = true
+	by := time.Now().Add(consoleCutWait) // for all of them: some may not read
+	for p := range s.open {
+		_ = p.viewer.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseServiceRestart, "panel stops"), by)
+		p.viewer.Close()
+	}
+	s.mu.Unlock()
+	s.all.Wait()
+}
+
+// Stop ends the consoles, which outlive their requests; their viewers come back to whoever answers then.
+func (s *Servers) Stop() {
+	s.cancel()
+	s.consoles.close()
 }
 
 // Recheck has every open console ask again whether its viewer still may read it. Call it after a

@@ -79,6 +79,7 @@ type Servers struct {
 	Config
 	consoles *seats  // console sockets of this panel
 	relays   *relays // where they get their frames
+	cancel   func()  // of what they wait for
 }
 
 // Limits of the room.
@@ -92,12 +93,13 @@ const (
 	nodeOfflinePatience = 15 * time.Second // between looks at a silent node; its return wakes the job at once
 )
 
-// New returns the room and registers its job kinds.
+// New returns the room and registers its job kinds. The caller calls Stop.
 func New(c Config) *Servers {
 	if c.Defaults.PIDs == 0 {
 		c.Defaults.PIDs = 1024
 	}
-	s := &Servers{Config: c, consoles: newSeats(maxConsoles, consolesPerUser), relays: newRelays(c.Nodes)}
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &Servers{Config: c, consoles: newSeats(maxConsoles, consolesPerUser), relays: newRelays(ctx, c.Nodes), cancel: cancel}
 	s.registerJobs()
 	return s
 }
