@@ -76,6 +76,7 @@ func Register(app core.App, c *Config) {
 		if err != nil {
 			return err
 		}
+		p.work.Go(func() { _ = p.prepared() }) // Start is told of its error
 		p.bindRoutes(e)
 		if err := e.Next(); err != nil { // listens
 			return err
@@ -110,6 +111,10 @@ type Panel struct {
 	ctx    context.Context // ends with Stop
 	cancel context.CancelFunc
 	work   sync.WaitGroup // what Start left running
+
+	// prepared does once what needs no listener and nothing that Start does before it: it runs beside
+	// the making of routes.
+	prepared func() error
 
 	cronMu   sync.Mutex
 	ledCrons map[string]*cron.Job // PocketBase's scheduled tasks as leadCrons left them; guarded by cronMu
@@ -159,6 +164,12 @@ func Open(app core.App, c *Config) (*Panel, error) {
 	p.Fleet.SetPlacements(p.Servers)
 	p.Fleet.SetPeerHandler(http.HandlerFunc(p.Events.ServePeer))
 	p.Ops = ops.New(p.Jobs, p.Incidents, p.Audit, p.config.database.kind())
+	p.prepared = sync.OnceValue(func() error {
+		if err := p.Catalog.PublishShipped(p.app); err != nil {
+			return fmt.Errorf("publish the shipped games: %w", err)
+		}
+		return p.Fleet.Prepare()
+	})
 	p.bindHooks()
 	p.schedule()
 	return p, nil
@@ -354,8 +365,8 @@ func (p *Panel) Start() error {
 	if err := p.applySettings(); err != nil {
 		return err
 	}
-	if err := p.Catalog.PublishShipped(p.app); err != nil {
-		return fmt.Errorf("publish the shipped games: %w", err)
+	if err := p.prepared(); err != nil {
+		return err
 	}
 	if err := p.Cluster.Start(ctx); err != nil {
 		return err
@@ -419,6 +430,7 @@ func (p *Panel) Stop() {
 		}
 	}()
 	if !p.begun {
+		p.work.Wait()
 		return
 	}
 	if p.local != nil {

@@ -3,6 +3,7 @@ package hooks
 import (
 	"os"
 	"runtime/debug"
+	"time"
 )
 
 // startGC is how much the heap may grow between two collections, in percent of what lives, until the
@@ -10,8 +11,11 @@ import (
 // takes a tenth of the time.
 const startGC = 400
 
-// StartLean puts collections off until the function that it returns is called, which goes back to how
-// it was and gives the memory that the start took back to the system. GOGC in the environment is left
+// leanFor is how much longer than the start that lasts: the first requests come right after it.
+const leanFor = time.Second
+
+// StartLean puts collections off until a moment after the function that it returns is called, which goes
+// back to how it was and gives the memory that the start took back to the system. GOGC in the environment is left
 // alone.
 func StartLean() (started func()) {
 	if os.Getenv("GOGC") != "" {
@@ -19,7 +23,9 @@ func StartLean() (started func()) {
 	}
 	before := debug.SetGCPercent(startGC)
 	return func() {
-		debug.SetGCPercent(before)
-		debug.FreeOSMemory()
+		time.AfterFunc(leanFor, func() {
+			debug.SetGCPercent(before)
+			debug.FreeOSMemory()
+		})
 	}
 }

@@ -77,17 +77,7 @@ func (f *Fleet) ensureAuthority(now time.Time) error {
 	var loaded *trust
 	locks := []collections.Lock{authorityLock, audit.Lock(""), secrets.Lock(secrets.System)}
 	err := collections.Tx(f.app, locks, func(tx core.App) error {
-		root, err := f.loadSigner(tx, "root")
-		if errors.Is(err, sql.ErrNoRows) {
-			root, err = f.makeAuthority(tx, "root", now, signer{})
-		}
-		if err != nil {
-			return err
-		}
-		issuing, err := f.loadSigner(tx, "issuing")
-		if errors.Is(err, sql.ErrNoRows) || err == nil && nearsEnd(issuing.cert, now) {
-			issuing, err = f.makeAuthority(tx, "issuing", now, root)
-		}
+		root, issuing, err := f.authorities(tx, now)
 		if err != nil {
 			return err
 		}
@@ -103,6 +93,34 @@ func (f *Fleet) ensureAuthority(now time.Time) error {
 	return nil
 }
 
+// authorities returns the root's certificate and what is signed with, made when they are missing or
+// near their end. The root's key is opened only to make an issuing one.
+func (f *Fleet) authorities(tx core.App, now time.Time) (root *x509.Certificate, issuing signer, err error) {
+	root, rootRow, err := authority(tx, "root")
+	if errors.Is(err, sql.ErrNoRows) {
+		var made signer
+		if made, err = f.makeAuthority(tx, "root", now, signer{}); err != nil {
+			return nil, signer{}, err
+		}
+		issuing, err = f.makeAuthority(tx, "issuing", now, made)
+		return made.cert, issuing, err
+	}
+	if err != nil {
+		return nil, signer{}, err
+	}
+	cert, row, err := authority(tx, "issuing")
+	switch {
+	case errors.Is(err, sql.ErrNoRows) || err == nil && nearsEnd(cert, now):
+		var parent signer
+		if parent, err = f.signer(tx, root, rootRow); err == nil {
+			issuing, err = f.makeAuthority(tx, "issuing", now, parent)
+		}
+	case err == nil:
+		issuing, err = f.signer(tx, cert, row)
+	}
+	return root, issuing, err
+}
+
 func nearsEnd(c *x509.Certificate, now time.Time) bool {
 	life := c.NotAfter.Sub(c.NotBefore.Add(wire.CertificateBackdate))
 	return c.NotAfter.Sub(now) < life/3
@@ -116,31 +134,35 @@ func (f *Fleet) publicHost() string {
 	return host
 }
 
-// loadSigner returns the active authority of a kind; its key is nil when it was taken offline.
-// sql.ErrNoRows when there is none.
-func (f *Fleet) loadSigner(app core.App, kind string) (signer, error) {
+// authority returns the active authority of a kind. sql.ErrNoRows when there is none.
+func authority(app core.App, kind string) (*x509.Certificate, *collections.Authority, error) {
 	row, err := collections.One[collections.Authority](app, collections.Authorities, dbx.HashExp{"kind": kind, "active": true})
 	if err != nil {
-		return signer{}, err
+		return nil, nil, err
 	}
 	cert, err := parsePEM(row.Certificate())
 	if err != nil {
-		return signer{}, fmt.Errorf("%s certificate: %w", kind, err)
+		return nil, nil, fmt.Errorf("%s certificate: %w", kind, err)
 	}
+	return cert, row, nil
+}
+
+// signer opens the key of an authority; it is nil when it was taken offline.
+func (f *Fleet) signer(app core.App, cert *x509.Certificate, row *collections.Authority) (signer, error) {
 	if row.Key() == "" {
 		return signer{cert: cert}, nil
 	}
 	der, err := f.cfg.Secrets.Open(app, secrets.System, keyRef(row.Id), row.Key())
 	if err != nil {
-		return signer{}, fmt.Errorf("open key of %s certificate: %w", kind, err)
+		return signer{}, fmt.Errorf("open key of %s certificate: %w", row.Kind(), err)
 	}
 	key, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {
-		return signer{}, fmt.Errorf("decode key of %s certificate: %w", kind, err)
+		return signer{}, fmt.Errorf("decode key of %s certificate: %w", row.Kind(), err)
 	}
 	ec, ok := key.(*ecdsa.PrivateKey)
 	if !ok || !ec.PublicKey.Equal(cert.PublicKey) {
-		return signer{}, fmt.Errorf("key of %s certificate belongs to another", kind)
+		return signer{}, fmt.Errorf("key of %s certificate belongs to another", row.Kind())
 	}
 	return signer{cert: cert, key: ec}, nil
 }
@@ -264,8 +286,8 @@ func (t *trust) rootsPEM() string {
 }
 
 // snapshot loads the roots that are still trusted.
-func (f *Fleet) snapshot(app core.App, now time.Time, root, issuing signer) (*trust, error) {
-	t := &trust{roots: []*x509.Certificate{root.cert}, pool: x509.NewCertPool(), issuing: issuing}
+func (f *Fleet) snapshot(app core.App, now time.Time, root *x509.Certificate, issuing signer) (*trust, error) {
+	t := &trust{roots: []*x509.Certificate{root}, pool: x509.NewCertPool(), issuing: issuing}
 	rows, err := collections.Every[collections.Authority](app, collections.Authorities, "created", 0, dbx.HashExp{"kind": "root", "active": false})
 	if err != nil {
 		return nil, err

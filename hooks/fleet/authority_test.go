@@ -71,7 +71,7 @@ func TestAuthorityIsMadeOnceAndSealed(t *testing.T) {
 
 func TestAuthorityLifetimes(t *testing.T) {
 	t.Parallel()
-	p := newPanel(t)
+	p := newPanel(t, func(cfg *Config) { cfg.Cluster = (&circle{}).join() })
 	if _, _, err := p.Authority(); err != nil {
 		t.Fatal(err)
 	}

@@ -74,7 +74,8 @@ func (c *circle) die(t testing.TB, app core.App, s *seat) {
 	}
 }
 
-func (s *seat) ID() string { return s.id }
+func (s *seat) ID() string  { return s.id }
+func (s *seat) Alone() bool { return false }
 
 func (s *seat) Instances(core.App) (out []cluster.Instance, err error) {
 	s.circle.with(func() {

@@ -191,6 +191,18 @@ func (f *Fleet) SetPeerHandler(h http.Handler) { f.peers = h }
 // Instance is the id of this run of the panel, as other instances know it.
 func (f *Fleet) Instance() string { return f.instance }
 
+// Prepare makes the authority, or reads it, which Start then need not: it may run beside what else a
+// panel does until it listens.
+func (f *Fleet) Prepare() error {
+	if f.trust.Load() != nil {
+		return nil
+	}
+	if err := f.ensureAuthority(time.Now()); err != nil {
+		return fmt.Errorf("certificate authority: %w", err)
+	}
+	return nil
+}
+
 // Start makes the certificate authority on the first start, listens, and begins to watch. A second
 // call does nothing.
 func (f *Fleet) Start(ctx context.Context) error {
@@ -202,8 +214,8 @@ func (f *Fleet) Start(ctx context.Context) error {
 	if f.placements == nil {
 		return errors.New("fleet: SetPlacements was not called")
 	}
-	if err := f.ensureAuthority(time.Now()); err != nil {
-		return fmt.Errorf("certificate authority: %w", err)
+	if err := f.Prepare(); err != nil {
+		return err
 	}
 	raw, err := new(net.ListenConfig).Listen(ctx, "tcp", f.cfg.Listen)
 	if err != nil {

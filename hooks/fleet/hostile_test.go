@@ -90,11 +90,10 @@ func TestABatchLetsOthersInBetween(t *testing.T) {
 	p.placed.fail = func(string) error {
 		once.Do(func() {
 			go func() { // waits for the writer like any other request
-				err := collections.Tx(p.app, nil, func(core.App) error { return nil })
+				err := collections.Tx(p.app, nil, func(core.App) error { other <- len(crashes(p)); return nil })
 				if err != nil {
 					t.Error(err)
 				}
-				other <- len(crashes(p))
 			}()
 		})
 		return nil

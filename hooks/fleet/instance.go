@@ -40,6 +40,8 @@ const topicRevoked = "fleet.revoked"
 type Cluster interface {
 	// ID is this instance's, in the shape of a PocketBase id; a restart is another instance.
 	ID() string
+	// Alone reports whether there can be no other instance.
+	Alone() bool
 	// Instances returns those that live.
 	Instances(app core.App) ([]cluster.Instance, error)
 	Publish(tx core.App, topic string, data []byte) error
@@ -51,8 +53,9 @@ type Cluster interface {
 // alone is the cluster of a panel that has no other instance.
 type alone string
 
-func newAlone() alone      { return alone(core.GenerateDefaultRandomId()) }
-func (a alone) ID() string { return string(a) }
+func newAlone() alone       { return alone(core.GenerateDefaultRandomId()) }
+func (a alone) ID() string  { return string(a) }
+func (a alone) Alone() bool { return true }
 func (a alone) Instances(core.App) ([]cluster.Instance, error) {
 	return []cluster.Instance{{ID: string(a)}}, nil
 }
@@ -105,7 +108,7 @@ func (f *Fleet) addresses() []string {
 
 // present gives the snapshot what this instance shows to nodes and to other instances: what it has,
 // for as long as it is good, else something new. The row of a certificate is what makes others
-// accept it, so one whose row is gone is replaced, too.
+// accept it, so one whose row is gone is replaced, too. Where there can be no others, nothing is stored.
 func (f *Fleet) present(tx core.App, t *trust, now time.Time) error {
 	old := f.trust.Load()
 	if old != nil && sound(old.listener.Leaf, t.issuing.cert, now) {
@@ -119,6 +122,9 @@ func (f *Fleet) present(tx core.App, t *trust, now time.Time) error {
 	}
 	t.listener.Certificate = [][]byte{t.listener.Leaf.Raw, t.issuing.cert.Raw, t.roots[0].Raw}
 	t.client = f.tlsConfig(t)
+	if f.cfg.Cluster.Alone() {
+		return nil
+	}
 	if old != nil && sound(old.peer.Leaf, t.issuing.cert, now) {
 		t.peer = old.peer
 		owner, _, err := panelCertificate(tx, wire.Fingerprint(t.peer.Leaf.Raw))
@@ -250,7 +256,7 @@ func (f *Fleet) tidy(now time.Time) error {
 		}
 		return nil
 	})
-	if err != nil {
+	if err != nil || f.cfg.Cluster.Alone() {
 		return err
 	}
 	owner, _, err := panelCertificate(f.app, wire.Fingerprint(f.trust.Load().peer.Leaf.Raw))

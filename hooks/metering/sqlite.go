@@ -23,7 +23,8 @@ const (
 	pruneAtOnce     = 20_000
 )
 
-// sqliteSchema is applied at each start. A later version adds statements and never changes these.
+// sqliteSchema is what makes the tables. The file's user_version is how many of the statements it has
+// had. A later version adds statements and never changes these.
 var sqliteSchema = []string{
 	`CREATE TABLE IF NOT EXISTS placements (
 		id INTEGER PRIMARY KEY, server TEXT NOT NULL, epoch INTEGER NOT NULL, tenant TEXT NOT NULL, node TEXT NOT NULL, UNIQUE (server, epoch))`,
@@ -75,16 +76,14 @@ func OpenSQLite(path string) (*SQLite, error) {
 		return nil, err
 	}
 	s.write.SetMaxOpenConns(1)
-	for _, statement := range sqliteSchema {
-		if _, err := s.write.Exec(statement); err != nil {
-			return nil, errors.Join(fmt.Errorf("prepare the store of samples %s: %w", filepath.Base(path), err), s.write.Close())
-		}
+	if s.conn, err = s.write.Conn(context.Background()); err == nil {
+		err = migrate(s.conn)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open the store of samples %s: %w", filepath.Base(path), err), s.write.Close())
 	}
 	if s.read, err = openFile(path, "_pragma=query_only(1)"); err != nil {
 		return nil, errors.Join(err, s.write.Close())
-	}
-	if s.conn, err = s.write.Conn(context.Background()); err != nil {
-		return nil, errors.Join(err, s.read.Close(), s.write.Close())
 	}
 	s.read.SetMaxOpenConns(sqliteReaders)
 	s.read.SetMaxIdleConns(sqliteReaders)
@@ -92,17 +91,27 @@ func OpenSQLite(path string) (*SQLite, error) {
 	return s, nil
 }
 
+// openFile opens a pool on the file; its first connection is made by who first asks for it.
 func openFile(path string, more ...string) (*sql.DB, error) {
 	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath()}
 	u.RawQuery = strings.Join(append([]string{"_pragma=busy_timeout(10000)", "_pragma=journal_mode(WAL)", "_pragma=journal_size_limit(67108864)", "_pragma=cache_size(-16000)"}, more...), "&")
 	db, err := sql.Open("sqlite", u.String())
-	if err == nil {
-		err = db.Ping()
-	}
 	if err != nil {
 		return nil, fmt.Errorf("open the store of samples %s: %w", filepath.Base(path), err)
 	}
 	return db, nil
+}
+
+// migrate gives the file the statements of sqliteSchema that it has not had.
+func migrate(c *sql.Conn) error {
+	ctx := context.Background()
+	var had int
+	if err := c.QueryRowContext(ctx, "PRAGMA user_version").Scan(&had); err != nil || had >= len(sqliteSchema) {
+		return err
+	}
+	all := append([]string{"BEGIN IMMEDIATE"}, sqliteSchema[had:]...)
+	_, err := c.ExecContext(ctx, strings.Join(append(all, fmt.Sprintf("PRAGMA user_version = %d", len(sqliteSchema)), "COMMIT"), ";\n"))
+	return err
 }
 
 // serve is the writer.
