@@ -136,7 +136,8 @@ func Open(app core.App, c *Config) (*Panel, error) {
 		TokenPace: c.TokenPace, AddressPace: c.AddressPace, Log: p.log}); err != nil {
 		return nil, err
 	}
-	if p.Tenancy, err = tenancy.New(tenancy.Config{Auditor: p.Audit, Events: p.Events, Idempotency: p.Access}); err != nil {
+	if p.Tenancy, err = tenancy.New(tenancy.Config{Auditor: p.Audit, Events: p.Events, Idempotency: p.Access, Jobs: p.Jobs, App: app,
+		InviteKey: p.Secrets.Derive("invite"), Confirm: p.Access.Confirm}); err != nil {
 		return nil, err
 	}
 	if p.Alloc, err = alloc.New(p.Audit); err != nil {

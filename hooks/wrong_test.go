@@ -41,7 +41,8 @@ func routes(t *testing.T) []string {
 // settled is a panel with the demo, whose servers have come to rest, and an open incident.
 type settled struct {
 	*house
-	ids map[string]string // of what a path names, by the path before it
+	ids   map[string]string // of what a path names, by the path before it
+	named *strings.Replacer // what else a path names
 }
 
 func settle(t *testing.T) *settled {
@@ -55,10 +56,23 @@ func settle(t *testing.T) *settled {
 	server := firstOf(t, h.app, collections.Servers)
 	must(t, h.Incidents.Open(h.app, incidents.Incident{Kind: "node.clock", Severity: "warning", Title: "One to resolve"}))
 	one := func(table string) string { return firstOf(t, h.app, table).Id }
-	return &settled{h, map[string]string{
+	s := &settled{house: h, ids: map[string]string{
 		"/tenants/": server.GetString("tenant"), "/servers/": server.Id, "/jobs/": one(collections.Jobs), "/blueprints/": "demo",
 		"/admin/nodes/": server.GetString("node"), "/admin/jobs/": one(collections.Jobs), "/admin/incidents/": one(collections.Incidents),
 	}}
+	owner, tenant := s.as("owner@demo.example").super, s.ids["/tenants/"]
+	made := func(path, body string) string {
+		t.Helper()
+		var row struct{ ID string }
+		status, _, raw := s.ask(owner, tenant, "POST", "/api/v1/tenants/"+tenant+path, plain, body)
+		if must(t, json.Unmarshal([]byte(raw), &row)); status != 201 {
+			t.Fatalf("%d %s", status, raw)
+		}
+		return row.ID
+	}
+	s.named = strings.NewReplacer("{user}", firstOf(t, h.app, collections.TenantMembers).GetString("user"),
+		"{invite}", made("/members/invite", `{"email":"guest@example.org","role":"MEMBER"}`), "{role}", made("/roles", `{"name":"Night watch"}`))
+	return s
 }
 
 // asSuperuser2 makes a second operator: the demo has one.
@@ -77,9 +91,9 @@ func (h *house) asSuperuser2() {
 // path fills in what a documented path names.
 func (s *settled) path(documented string) string {
 	s.t.Helper()
-	before, after, named := strings.Cut(documented, "{id}")
+	before, after, named := strings.Cut(s.named.Replace(documented), "{id}")
 	if !named {
-		return "/api/v1" + documented
+		return "/api/v1" + before
 	}
 	id, ok := s.ids[before]
 	if !ok {
@@ -133,6 +147,7 @@ const plain = "application/json"
 // forEverybody are the routes that need no membership.
 var forEverybody = map[string]string{
 	"GET /account": "", "GET /tenants": "", "POST /tenants": "", "GET /blueprints": "", "GET /blueprints/{id}": "", "GET /blueprints/{id}/icon": "public", "GET /status": "public",
+	"POST /invites/{invite}/preview": "public",
 }
 
 func TestEveryRouteKeepsOthersOut(t *testing.T) {
@@ -198,25 +213,39 @@ func nonsense() map[string]string {
 
 // wrong are bodies that look right, by route; nil: the route takes no body.
 var wrong = map[string][]string{
-	"POST /tenants":                      {`{"name":""}`, `{"name":1}`, `{"NAME":"x"}`, `{"name":"a\u202eb"}`, `{"name":"x","slug":"-"}`, `{"name":"x","slug":"admin"}`, `{"name":"` + strings.Repeat("x", 81) + `"}`},
-	"PATCH /tenants/{id}":                {`{"name":""}`, `{"name":[]}`, `{"slug":"a b"}`, `{"slug":"../x"}`, `{"status":"DELETED"}`, `{"quota_servers":9}`},
-	"POST /servers":                      nil, // below
-	"POST /servers/placement":            {`{}`, `{"blueprint":"nope","limits":{"cpu_millicores":250,"memory_mib":64,"disk_gib":1}}`, `{"blueprint":"demo","limits":{}}`},
-	"PATCH /servers/{id}":                {`{"name":""}`, `{"name":"\u200d"}`, `{"limits":{}}`, `{"limits":{"cpu_millicores":1e9,"memory_mib":64,"disk_gib":1}}`, `{"variables":{"NOPE":"x"}}`, `{"variables":{"MOTD":"a\nb"}}`, `{"variables":[]}`, `{"node":"x"}`, `{"status":"STOPPED"}`},
-	"DELETE /servers/{id}":               nil,
-	"POST /servers/{id}/actions":         {`{}`, `{"action":""}`, `{"action":"update"}`, `{"action":"delete"}`, `{"action":"START"}`, `{"action":["start"]}`},
-	"POST /servers/{id}/console/token":   nil,
-	"POST /admin/nodes":                  {`{}`, `{"name":"n"}`, `{"name":"Bad Name","public_addresses":["203.0.113.1"],"cpu_millicores":1000,"memory_mib":1024,"disk_mib":1024}`, `{"name":"n","public_addresses":["not an address"],"cpu_millicores":1000,"memory_mib":1024,"disk_mib":1024}`, `{"name":"n","public_addresses":["203.0.113.1"],"cpu_millicores":-1,"memory_mib":1024,"disk_mib":1024}`},
-	"PATCH /admin/nodes/{id}":            {`{"name":""}`, `{"labels":[]}`, `{"labels":{"A":"x"}}`, `{"memory_mib":9e18}`, `{"status":"ONLINE"}`, `{"cert_fingerprint":"x"}`, `{"public_addresses":[]}`},
-	"DELETE /admin/nodes/{id}":           nil,
-	"POST /admin/nodes/{id}/join-token":  nil,
-	"POST /admin/nodes/{id}/mode":        {`{}`, `{"mode":"OFFLINE"}`, `{"mode":"active"}`},
-	"POST /admin/nodes/{id}/ports":       {`{}`, `{"addresses":"203.0.113.0/8","ports":"1-65535"}`, `{"addresses":"x","ports":"1"}`, `{"addresses":"203.0.113.1","ports":"0"}`, `{"addresses":"203.0.113.1","ports":"70000"}`, `{"addresses":"203.0.113.1","ports":"9-1"}`, `{"addresses":"203.0.113.1","ports":"1","protocols":["sctp"]}`},
-	"DELETE /admin/nodes/{id}/ports":     {`{}`, `{"addresses":"x","ports":"1"}`, `{"addresses":"203.0.113.1","ports":"x"}`},
-	"POST /admin/allocations/scan":       {`{"dry_run":"yes"}`, `{"dry_run":1}`},
-	"POST /admin/jobs/{id}/retry":        nil,
-	"POST /admin/jobs/{id}/discard":      nil,
-	"POST /admin/incidents/{id}/resolve": {`{}`, `{"resolution":""}`, `{"resolution":"  "}`, `{"resolution":5}`},
+	"POST /tenants":               {`{"name":""}`, `{"name":1}`, `{"NAME":"x"}`, `{"name":"a\u202eb"}`, `{"name":"x","slug":"-"}`, `{"name":"x","slug":"admin"}`, `{"name":"` + strings.Repeat("x", 81) + `"}`},
+	"PATCH /tenants/{id}":         {`{"name":""}`, `{"name":[]}`, `{"slug":"a b"}`, `{"slug":"../x"}`, `{"status":"DELETED"}`, `{"quota_servers":9}`},
+	"POST /tenants/{id}/transfer": {`{}`, `{"user":""}`, `{"user":"me"}`, `{"user":"nosuchuser00000"}`, `{"user":["x"]}`},
+	"POST /tenants/{id}/members/invite": {`{}`, `{"email":"x","role":"MEMBER"}`, `{"email":"x@example.org"}`, `{"email":"x@example.org","role":"OWNER"}`, `{"email":"x@example.org","role":"' OR 1=1"}`, `{"email":"x@example.org","role":"MEMBER","server":"nosuchserver000"}`, `{"email":"a@example.org
+Bcc: b@example.org","role":"MEMBER"}`, `{"email":"` + strings.Repeat("x", 300) + `@example.org","role":"MEMBER"}`},
+	"PATCH /tenants/{id}/members/{user}":         {`{}`, `{"role":null}`, `{"role":"OWNER"}`, `{"role":"nope"}`, `{"role":5}`, `{"user":"x"}`},
+	"DELETE /tenants/{id}/members/{user}":        nil,
+	"POST /tenants/{id}/invites/{invite}/resend": nil,
+	"DELETE /tenants/{id}/invites/{invite}":      nil,
+	"POST /invites/{invite}/preview":             {`{}`, `{"token":""}`, `{"token":"x"}`, `{"token":1}`},
+	"POST /invites/{invite}/accept":              {`{}`, `{"token":""}`, `{"token":"x"}`, `{"token":1}`},
+	"PUT /servers/{id}/access/{user}":            {`{}`, `{"role":""}`, `{"role":"OWNER"}`, `{"role":"nope"}`, `{"role":{}}`},
+	"DELETE /servers/{id}/access/{user}":         nil,
+	"POST /tenants/{id}/roles":                   {`{}`, `{"name":""}`, `{"name":"a‮b"}`, `{"name":"Owner"}`, `{"name":"x","permissions":["nope"]}`, `{"name":"x","permissions":"server.read"}`, `{"name":"x","system":true}`, `{"name":"` + strings.Repeat("x", 81) + `"}`, `{"name":"x","description":"` + strings.Repeat("x", 256) + `"}`},
+	"PATCH /tenants/{id}/roles/{role}":           {`{"name":""}`, `{"name":"member"}`, `{"permissions":["nope"]}`, `{"key":"OWNER"}`, `{"description":"‮"}`},
+	"DELETE /tenants/{id}/roles/{role}":          nil,
+	"POST /servers":                              nil, // below
+	"POST /servers/placement":                    {`{}`, `{"blueprint":"nope","limits":{"cpu_millicores":250,"memory_mib":64,"disk_gib":1}}`, `{"blueprint":"demo","limits":{}}`},
+	"PATCH /servers/{id}":                        {`{"name":""}`, `{"name":"\u200d"}`, `{"limits":{}}`, `{"limits":{"cpu_millicores":1e9,"memory_mib":64,"disk_gib":1}}`, `{"variables":{"NOPE":"x"}}`, `{"variables":{"MOTD":"a\nb"}}`, `{"variables":[]}`, `{"node":"x"}`, `{"status":"STOPPED"}`},
+	"DELETE /servers/{id}":                       nil,
+	"POST /servers/{id}/actions":                 {`{}`, `{"action":""}`, `{"action":"update"}`, `{"action":"delete"}`, `{"action":"START"}`, `{"action":["start"]}`},
+	"POST /servers/{id}/console/token":           nil,
+	"POST /admin/nodes":                          {`{}`, `{"name":"n"}`, `{"name":"Bad Name","public_addresses":["203.0.113.1"],"cpu_millicores":1000,"memory_mib":1024,"disk_mib":1024}`, `{"name":"n","public_addresses":["not an address"],"cpu_millicores":1000,"memory_mib":1024,"disk_mib":1024}`, `{"name":"n","public_addresses":["203.0.113.1"],"cpu_millicores":-1,"memory_mib":1024,"disk_mib":1024}`},
+	"PATCH /admin/nodes/{id}":                    {`{"name":""}`, `{"labels":[]}`, `{"labels":{"A":"x"}}`, `{"memory_mib":9e18}`, `{"status":"ONLINE"}`, `{"cert_fingerprint":"x"}`, `{"public_addresses":[]}`},
+	"DELETE /admin/nodes/{id}":                   nil,
+	"POST /admin/nodes/{id}/join-token":          nil,
+	"POST /admin/nodes/{id}/mode":                {`{}`, `{"mode":"OFFLINE"}`, `{"mode":"active"}`},
+	"POST /admin/nodes/{id}/ports":               {`{}`, `{"addresses":"203.0.113.0/8","ports":"1-65535"}`, `{"addresses":"x","ports":"1"}`, `{"addresses":"203.0.113.1","ports":"0"}`, `{"addresses":"203.0.113.1","ports":"70000"}`, `{"addresses":"203.0.113.1","ports":"9-1"}`, `{"addresses":"203.0.113.1","ports":"1","protocols":["sctp"]}`},
+	"DELETE /admin/nodes/{id}/ports":             {`{}`, `{"addresses":"x","ports":"1"}`, `{"addresses":"203.0.113.1","ports":"x"}`},
+	"POST /admin/allocations/scan":               {`{"dry_run":"yes"}`, `{"dry_run":1}`},
+	"POST /admin/jobs/{id}/retry":                nil,
+	"POST /admin/jobs/{id}/discard":              nil,
+	"POST /admin/incidents/{id}/resolve":         {`{}`, `{"resolution":""}`, `{"resolution":"  "}`, `{"resolution":5}`},
 }
 
 // wrongServers are bodies of POST /servers, each wrong in one place.
@@ -262,7 +291,7 @@ func TestEveryRouteRefusesWhatMakesNoSense(t *testing.T) {
 		if strings.HasPrefix(documented, "/admin/") {
 			token = s.super
 		}
-		if before, after, named := strings.Cut(documented, "{id}"); named {
+		if before, after, named := strings.Cut(s.named.Replace(documented), "{id}"); named {
 			for _, id := range []string{"nosuchthing0000", "%00", "%ff", "..%2f..%2fx", "'%20OR%201=1", strings.Repeat("a", 5000)} {
 				status, out, raw := s.ask(token, tenant, method, "/api/v1"+before+id+after, plain, `{"action":"start","resolution":"x","mode":"ACTIVE","addresses":"203.0.113.1","ports":"1"}`)
 				refused(route, "the id "+id[:min(len(id), 20)], status, out, raw)

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -150,4 +151,21 @@ func (d *Access) Witness(e *core.RequestEvent, next func() error, said func() (b
 		}
 		return d.auditor.Write(tx, a.Audit(), what)
 	})
+}
+
+// Confirm marks the address of an account as confirmed, in the caller's transaction, which holds
+// audit.Lock(""). It is for whoever was shown that the account's mails arrive.
+func (d *Access) Confirm(tx core.App, a Actor) error {
+	if a.Verified {
+		return nil
+	}
+	r, err := a.account(tx)
+	if err != nil || r.Verified() {
+		return err
+	}
+	r.SetVerified(true)
+	if err := tx.Save(r); err != nil {
+		return fmt.Errorf("confirm the address of %s: %w", a.ID, err)
+	}
+	return d.auditor.Write(tx, a.Audit(), audit.Entry{Action: "user.verify", ResourceType: "users", Resource: a.ID})
 }

@@ -2,9 +2,7 @@ package tenancy
 
 import (
 	"fmt"
-	"time"
 
-	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/collections"
@@ -38,31 +36,10 @@ func (t *Tenancy) Join(tx core.App, a access.Actor, tenant *collections.Tenant, 
 
 // bind makes a user a member of a tenant with a system role over all of it.
 func bind(tx core.App, tenant, user, invitedBy, key string) error {
-	role, err := collections.One[collections.Role](tx, collections.Roles, dbx.HashExp{"tenant": "", "key": key})
-	if err != nil {
-		return fmt.Errorf("find the role %s: %w", key, err)
-	}
-	member, err := collections.NewTenantMember(tx)
+	role, err := systemRole(tx, key)
 	if err != nil {
 		return err
 	}
-	member.SetTenant(tenant)
-	member.SetUser(user)
-	member.SetInvitedBy(invitedBy)
-	member.SetJoinedAt(time.Now())
-	member.SetRev(1)
-	if err := permit.Save(tx, member); err != nil {
-		return fmt.Errorf("make %s a member of tenant %s: %w", user, tenant, err)
-	}
-	binding, err := collections.NewRoleBinding(tx)
-	if err != nil {
-		return err
-	}
-	binding.SetTenant(tenant)
-	binding.SetMember(member.Id)
-	binding.SetRole(role.Id)
-	if err := permit.Save(tx, binding); err != nil {
-		return fmt.Errorf("make %s %s of tenant %s: %w", user, key, tenant, err)
-	}
-	return nil
+	_, err = joined(tx, tenant, user, invitedBy, role.Id, "")
+	return err
 }

@@ -21,6 +21,23 @@ func (t *Tenancy) Routes(g *router.RouterGroup[*core.RequestEvent]) {
 	g.GET("/tenants/current", t.current)
 	g.GET("/tenants/{id}", t.get)
 	g.PATCH("/tenants/{id}", t.update)
+	g.POST("/tenants/{id}/transfer", t.transfer)
+	g.GET("/tenants/{id}/members", t.members)
+	g.POST("/tenants/{id}/members/invite", t.invite)
+	g.PATCH("/tenants/{id}/members/{user}", t.updateMember)
+	g.DELETE("/tenants/{id}/members/{user}", t.removeMember)
+	g.GET("/tenants/{id}/invites", t.invites)
+	g.POST("/tenants/{id}/invites/{invite}/resend", t.resendInvite)
+	g.DELETE("/tenants/{id}/invites/{invite}", t.revokeInvite)
+	g.GET("/tenants/{id}/roles", t.roles)
+	g.POST("/tenants/{id}/roles", t.createRole)
+	g.PATCH("/tenants/{id}/roles/{role}", t.updateRole)
+	g.DELETE("/tenants/{id}/roles/{role}", t.deleteRole)
+	g.POST("/invites/{invite}/preview", t.preview)
+	g.POST("/invites/{invite}/accept", t.accept)
+	g.GET("/servers/{id}/access", t.access)
+	g.PUT("/servers/{id}/access/{user}", t.grant)
+	g.DELETE("/servers/{id}/access/{user}", t.ungrant)
 }
 
 // View is a tenant as one of its members sees it. Members and Servers are null for somebody who was

@@ -12,6 +12,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
@@ -20,6 +21,7 @@ import (
 	"github.com/mambahost/mamba/hooks/access"
 	"github.com/mambahost/mamba/hooks/audit"
 	"github.com/mambahost/mamba/hooks/events"
+	"github.com/mambahost/mamba/hooks/jobs"
 )
 
 var permit = collections.PermitFor("tenancy")
@@ -67,6 +69,14 @@ type Config struct {
 	Auditor     Auditor
 	Events      Announcer
 	Idempotency Idempotency
+	Jobs        Queue
+	// App is for what runs outside of a request.
+	App core.App
+	// InviteKey signs invites: 32 bytes.
+	InviteKey []byte
+	// Confirm marks the address of an account as confirmed, in the caller's transaction, whose locks
+	// include audit.Lock("").
+	Confirm func(tx core.App, a access.Actor) error
 	// Quota of a tenant whose row says 0; a zero field means that of DefaultQuota.
 	Quota Quota
 	// MaxTenants that one person may own; 0 means DefaultMaxTenants.
@@ -76,10 +86,13 @@ type Config struct {
 // Tenancy answers who may do what. Its methods can be called concurrently.
 type Tenancy struct{ cfg Config }
 
-// New checks the configuration. Nothing runs in the background.
+// New checks the configuration and registers the job that mails invites.
 func New(c Config) (*Tenancy, error) {
-	if c.Auditor == nil || c.Events == nil || c.Idempotency == nil {
-		return nil, errors.New("tenancy: an auditor, an announcer and idempotency are needed")
+	if c.Auditor == nil || c.Events == nil || c.Idempotency == nil || c.Jobs == nil || c.App == nil || c.Confirm == nil {
+		return nil, errors.New("tenancy: an auditor, an announcer, idempotency, a queue, an app and who confirms addresses are needed")
+	}
+	if len(c.InviteKey) < 32 {
+		return nil, errors.New("tenancy: the key of invites is too short")
 	}
 	if c.MaxTenants < 0 {
 		return nil, fmt.Errorf("tenancy: %d organisations per person make no sense", c.MaxTenants)
@@ -88,7 +101,9 @@ func New(c Config) (*Tenancy, error) {
 		c.MaxTenants = DefaultMaxTenants
 	}
 	c.Quota = c.Quota.or(DefaultQuota)
-	return &Tenancy{c}, nil
+	t := &Tenancy{c}
+	c.Jobs.Handle(mailJob, jobs.Options{MaxAttempts: inviteMailTries, BackoffMin: 10 * time.Second, BackoffMax: time.Hour, Timeout: time.Minute}, t.sendInvite, nil)
+	return t, nil
 }
 
 // Lock is what a transaction holds that counts or changes what a tenant has.

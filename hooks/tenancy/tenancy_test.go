@@ -20,6 +20,7 @@ import (
 	"github.com/mambahost/mamba/hooks/access"
 	"github.com/mambahost/mamba/hooks/audit"
 	"github.com/mambahost/mamba/hooks/events"
+	"github.com/mambahost/mamba/hooks/jobs"
 	"github.com/mambahost/mamba/hooks/tenancy"
 )
 
@@ -80,6 +81,8 @@ type world struct {
 	*tests.TestApp
 	tenancy *tenancy.Tenancy
 	ledger  *ledger
+	queue   *jobs.Queue
+	config  tenancy.Config
 	mux     http.Handler
 }
 
@@ -95,7 +98,10 @@ func newWorld(t testing.TB, c tenancy.Config) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Auditor, c.Events, c.Idempotency = w.ledger, w.ledger, door
+	w.queue = jobs.New(app, jobs.Config{})
+	c.Auditor, c.Events, c.Idempotency, c.Jobs = w.ledger, w.ledger, door, w.queue
+	c.App, c.InviteKey, c.Confirm = app, bytes.Repeat([]byte{5}, 32), door.Confirm
+	w.config = c
 	if w.tenancy, err = tenancy.New(c); err != nil {
 		t.Fatal(err)
 	}
@@ -278,12 +284,22 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 	if _, err := tenancy.New(tenancy.Config{}); err == nil {
 		t.Error("took no auditor")
 	}
-	l := &ledger{}
-	door, err := access.New(access.Config{IntentKey: make([]byte, 32), Auditor: l})
-	if err != nil {
+	w := newWorld(t, tenancy.Config{})
+	good := w.config
+	good.Jobs = jobs.New(w, jobs.Config{})
+	if _, err := tenancy.New(good); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tenancy.New(tenancy.Config{Auditor: l, Events: l, Idempotency: door, MaxTenants: -1}); err == nil {
-		t.Error("took a negative number of tenants")
+	for name, spoil := range map[string]func(c *tenancy.Config){
+		"a negative number of tenants": func(c *tenancy.Config) { c.MaxTenants = -1 },
+		"a short key":                  func(c *tenancy.Config) { c.InviteKey = c.InviteKey[:16] },
+		"nobody who confirms":          func(c *tenancy.Config) { c.Confirm = nil },
+	} {
+		bad := good
+		bad.Jobs = jobs.New(w, jobs.Config{})
+		spoil(&bad)
+		if _, err := tenancy.New(bad); err == nil {
+			t.Errorf("took %s", name)
+		}
 	}
 }
