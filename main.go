@@ -50,7 +50,7 @@ func main() {
 	}
 	config.Web, config.Started = pbpublic.Serve(), started
 	hooks.Register(app, config)
-	app.RootCmd.AddCommand(blueprintcmd.Command(), dbcopy.Command(),
+	app.RootCmd.AddCommand(blueprintcmd.Command(), dbcopy.Command(), hooks.AuditCommand(app, config),
 		&cobra.Command{Use: "wings", Short: "Be the node daemon, as the small wings binary is: join, run"}) // db and wings for help; they are taken above
 	if err := app.Start(); err != nil {
 		fmt.Fprintln(os.Stderr, "mambahost:", err)

@@ -178,11 +178,7 @@ func Open(app core.App, c *Config) (*Panel, error) {
 
 // openKeys makes the rooms that stand on the master key.
 func (p *Panel) openKeys() error {
-	file := p.config.MasterKeyFile
-	if file == "" {
-		file = dataFile(p.app.DataDir(), "master.key")
-	}
-	master, err := secrets.LoadMaster(os.Getenv("MAMBA_MASTER_KEY"), file, func() (bool, error) { return secrets.Unused(p.app) })
+	master, err := secrets.LoadMaster(os.Getenv("MAMBA_MASTER_KEY"), p.config.masterKeyFile(p.app), func() (bool, error) { return secrets.Unused(p.app) })
 	if err != nil {
 		return err
 	}
@@ -200,8 +196,7 @@ func (p *Panel) openKeys() error {
 	}
 	p.Events = events.New(p.app, p.Cluster, p.log)
 	p.Events.OnGivenUp(p.listenerGivenUp)
-	heads := audit.Dir(dataFile(p.app.DataDir(), "audit-heads"))
-	if p.Audit, err = audit.New(p.Secrets.Derive("audit"), heads, p.log); err != nil {
+	if p.Audit, err = audit.New(p.Secrets.Derive("audit"), auditHeads(p.app), p.log); err != nil {
 		return err
 	}
 	p.Incidents = incidents.New(p.incidentOpened)

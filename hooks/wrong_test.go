@@ -229,6 +229,7 @@ Bcc: b@example.org","role":"MEMBER"}`, `{"email":"` + strings.Repeat("x", 300) +
 	"POST /tenants/{id}/roles":                   {`{}`, `{"name":""}`, `{"name":"a‮b"}`, `{"name":"Owner"}`, `{"name":"x","permissions":["nope"]}`, `{"name":"x","permissions":"server.read"}`, `{"name":"x","system":true}`, `{"name":"` + strings.Repeat("x", 81) + `"}`, `{"name":"x","description":"` + strings.Repeat("x", 256) + `"}`},
 	"PATCH /tenants/{id}/roles/{role}":           {`{"name":""}`, `{"name":"member"}`, `{"permissions":["nope"]}`, `{"key":"OWNER"}`, `{"description":"‮"}`},
 	"DELETE /tenants/{id}/roles/{role}":          nil,
+	"POST /audit/export":                         {`{}`, `{"format":""}`, `{"format":"xml"}`, `{"format":["csv"]}`, `{"format":"csv","tenant":"x"}`},
 	"POST /servers":                              nil, // below
 	"POST /servers/placement":                    {`{}`, `{"blueprint":"nope","limits":{"cpu_millicores":250,"memory_mib":64,"disk_gib":1}}`, `{"blueprint":"demo","limits":{}}`},
 	"PATCH /servers/{id}":                        {`{"name":""}`, `{"name":"\u200d"}`, `{"limits":{}}`, `{"limits":{"cpu_millicores":1e9,"memory_mib":64,"disk_gib":1}}`, `{"variables":{"NOPE":"x"}}`, `{"variables":{"MOTD":"a\nb"}}`, `{"variables":[]}`, `{"node":"x"}`, `{"status":"STOPPED"}`},

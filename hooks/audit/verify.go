@@ -63,12 +63,8 @@ func (r *Report) add(f Fault, seq int64, row, format string, args ...any) {
 // What it cannot find: a tail that was cut, head row included, before an hourly signed head named it.
 func (l *Log) Verify(app core.App, tenant string) (Report, error) {
 	rep := Report{Tenant: tenant}
-	last, err := l.verifyRows(app, &rep)
-	if err != nil {
+	if err := l.verifyChain(app, &rep); err != nil {
 		return rep, fmt.Errorf("verify the audit chain of tenant %q: %w", tenant, err)
-	}
-	if err := l.verifyHead(app, &rep, last); err != nil {
-		return rep, fmt.Errorf("verify the audit head of tenant %q: %w", tenant, err)
 	}
 	if l.sink == nil {
 		return rep, nil
@@ -131,21 +127,55 @@ func (l *Log) VerifyAll(app core.App) ([]Report, error) {
 	return out, nil
 }
 
-func (l *Log) verifyRows(app core.App, rep *Report) (*collections.AuditLog, error) {
-	var last *collections.AuditLog
-	after, want, prev := int64(-1<<53), int64(1), "" // a row with a number below 1 is a fault, too
+// walk is how far a chain has been read.
+type walk struct {
+	after, want int64
+	prev        string
+	last        *collections.AuditLog
+}
+
+// verifyChain reads the rows and then the head. Rows may be written meanwhile, so it reads on while the head is
+// further than they were.
+func (l *Log) verifyChain(app core.App, rep *Report) error {
+	w := &walk{after: -1 << 53, want: 1} // a row with a number below 1 is a fault, too
+	for {
+		if err := l.verifyRows(app, rep, w); err != nil {
+			return err
+		}
+		head, err := collections.One[collections.AuditHead](app, collections.AuditHeads, dbx.HashExp{"tenant": rep.Tenant})
+		if errors.Is(err, sql.ErrNoRows) {
+			head, err = nil, nil
+		}
+		if err != nil {
+			return err
+		}
+		if head != nil && w.last != nil && head.Seq() > w.last.Seq() {
+			row, err := l.rowAt(app, rep.Tenant, head.Seq())
+			if err != nil {
+				return err
+			}
+			if row != nil {
+				continue
+			}
+		}
+		l.verifyHead(rep, head, w.last)
+		return nil
+	}
+}
+
+func (l *Log) verifyRows(app core.App, rep *Report, w *walk) error {
 	for {
 		rows, err := collections.Every[collections.AuditLog](app, collections.AuditLogs, "seq ASC", verifyPage,
-			dbx.HashExp{"tenant": rep.Tenant}, dbx.NewExp("[[seq]] > {:after}", dbx.Params{"after": after}))
+			dbx.HashExp{"tenant": rep.Tenant}, dbx.NewExp("[[seq]] > {:after}", dbx.Params{"after": w.after}))
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, r := range rows {
 			rep.Rows++
 			switch {
-			case r.Seq() > want:
-				rep.add(FaultMissing, want, "", "rows %d to %d are missing", want, r.Seq()-1)
-			case r.Seq() < want:
+			case r.Seq() > w.want:
+				rep.add(FaultMissing, w.want, "", "rows %d to %d are missing", w.want, r.Seq()-1)
+			case r.Seq() < w.want:
 				rep.add(FaultBroken, r.Seq(), r.Id, "no row has this number")
 			}
 			if r.MAC() != l.rowMAC(r) {
@@ -153,27 +183,22 @@ func (l *Log) verifyRows(app core.App, rep *Report) (*collections.AuditLog, erro
 			} else if at := r.GetString("at"); r.GetString("created") != at || r.GetString("updated") != at {
 				rep.add(FaultEdited, r.Seq(), r.Id, "its times were changed after it was written")
 			}
-			if r.Prev() != prev && r.Seq() == want {
+			if r.Prev() != w.prev && r.Seq() == w.want {
 				rep.add(FaultBroken, r.Seq(), r.Id, "it does not follow the row before it")
 			}
-			after, want, prev, last = r.Seq(), r.Seq()+1, r.MAC(), r
+			w.after, w.want, w.prev, w.last = r.Seq(), r.Seq()+1, r.MAC(), r
 		}
 		if len(rows) < verifyPage {
-			return last, nil
+			return nil
 		}
 	}
 }
 
-func (l *Log) verifyHead(app core.App, rep *Report, last *collections.AuditLog) error {
-	head, err := collections.One[collections.AuditHead](app, collections.AuditHeads, dbx.HashExp{"tenant": rep.Tenant})
+func (l *Log) verifyHead(rep *Report, head *collections.AuditHead, last *collections.AuditLog) {
 	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		if last != nil {
-			rep.add(FaultHead, 0, "", "the chain has %d rows and no head", rep.Rows)
-		}
-		return nil
-	case err != nil:
-		return err
+	case head == nil && last == nil:
+	case head == nil:
+		rep.add(FaultHead, 0, "", "the chain has %d rows and no head", rep.Rows)
 	case last == nil:
 		rep.add(FaultHead, 0, head.Id, "the head says %d rows, there are none", head.Seq())
 	case head.Seq() != last.Seq():
@@ -181,7 +206,6 @@ func (l *Log) verifyHead(app core.App, rep *Report, last *collections.AuditLog) 
 	case head.MAC() != l.headMAC(rep.Tenant, last.Seq(), last.MAC()):
 		rep.add(FaultHead, 0, head.Id, "the head was not written by us")
 	}
-	return nil
 }
 
 // rowAt returns the row of that number, nil when there is none.

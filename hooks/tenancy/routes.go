@@ -35,6 +35,8 @@ func (t *Tenancy) Routes(g *router.RouterGroup[*core.RequestEvent]) {
 	g.DELETE("/tenants/{id}/roles/{role}", t.deleteRole)
 	g.POST("/invites/{invite}/preview", t.preview)
 	g.POST("/invites/{invite}/accept", t.accept)
+	g.GET("/audit", t.audit)
+	g.POST("/audit/export", t.exportAudit)
 	g.GET("/servers/{id}/access", t.access)
 	g.PUT("/servers/{id}/access/{user}", t.grant)
 	g.DELETE("/servers/{id}/access/{user}", t.ungrant)

@@ -1,0 +1,105 @@
+package hooks
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/spf13/cobra"
+
+	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/hooks/audit"
+	"github.com/mambahost/mamba/hooks/secrets"
+)
+
+// ErrAuditBroken ends "audit verify" when a chain is not as it was written. What is wrong is printed
+// already.
+var ErrAuditBroken = errors.New("the audit log is not as it was written")
+
+// AuditCommand is "audit" with all that is below it. It may run beside a panel.
+func AuditCommand(app core.App, c *Config) *cobra.Command {
+	root := &cobra.Command{
+		Use: "audit", Short: "Check the audit log", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	var tenant string
+	verify := &cobra.Command{
+		Use: "verify", Short: "Find every row of the audit log that was edited, removed, added or moved",
+		Args: cobra.NoArgs, SilenceUsage: true,
+		RunE: func(cmd *cobra.Command, _ []string) error { return verifyAudit(cmd, app, c, tenant) },
+	}
+	verify.Flags().StringVar(&tenant, "tenant", "", "id or slug of one organisation; default: all, and the installation itself")
+	root.AddCommand(verify)
+	return root
+}
+
+func verifyAudit(cmd *cobra.Command, app core.App, c *Config, tenant string) error {
+	log, err := c.openAudit(app)
+	if err != nil {
+		return err
+	}
+	var reports []audit.Report
+	if tenant == "" {
+		reports, err = log.VerifyAll(app)
+	} else {
+		var row *collections.Tenant
+		row, err = collections.One[collections.Tenant](app, collections.Tenants, dbx.Or(dbx.HashExp{"id": tenant}, dbx.HashExp{"slug": tenant}))
+		if err != nil {
+			return fmt.Errorf("there is no organisation %q: %w", tenant, err)
+		}
+		reports = make([]audit.Report, 1)
+		reports[0], err = log.Verify(app, row.Id)
+	}
+	if err != nil {
+		return err
+	}
+	broken := false
+	for _, r := range reports {
+		name := "the installation"
+		if row, err := collections.FindTenant(app, r.Tenant); r.Tenant != "" && err == nil {
+			name = row.Slug() + " (" + r.Tenant + ")"
+		} else if r.Tenant != "" {
+			name = r.Tenant
+		}
+		if r.OK() {
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: %d rows, %d signed heads: in order\n", name, r.Rows, r.Heads)
+			continue
+		}
+		broken = true
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s: %d rows, %d signed heads: %d faults\n", name, r.Rows, r.Heads, r.Faults)
+		for _, p := range r.Problems {
+			fmt.Fprintf(cmd.ErrOrStderr(), "  %s at row %d %s: %s\n", p.Fault, p.Seq, p.Row, p.Detail)
+		}
+	}
+	if broken {
+		return ErrAuditBroken
+	}
+	return nil
+}
+
+// openAudit opens the audit log as the panel does; a master key that is not there is not made.
+func (c *Config) openAudit(app core.App) (*audit.Log, error) {
+	master, err := secrets.LoadMaster(os.Getenv("MAMBA_MASTER_KEY"), c.masterKeyFile(app), func() (bool, error) { return false, nil })
+	if err != nil {
+		return nil, err
+	}
+	keeper, err := secrets.New(app, master)
+	if err != nil {
+		return nil, err
+	}
+	if err := keeper.Check(app); err != nil {
+		return nil, err
+	}
+	return audit.New(keeper.Derive("audit"), auditHeads(app), c.Log)
+}
+
+func (c *Config) masterKeyFile(app core.App) string {
+	if c.MasterKeyFile != "" {
+		return c.MasterKeyFile
+	}
+	return dataFile(app.DataDir(), "master.key")
+}
+
+func auditHeads(app core.App) audit.Dir { return audit.Dir(dataFile(app.DataDir(), "audit-heads")) }
