@@ -128,7 +128,11 @@ func lister(c *client, request func(int) asked) func(int) error {
 		if err != nil {
 			return err
 		}
-		req.Header.Set("Authorization", c.token)
+		token, err := c.in.bearer(c.url)
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Authorization", token)
 		if a.tenant != "" {
 			req.Header.Set("X-Tenant", a.tenant)
 		}

@@ -214,8 +214,40 @@ func eventually(t testing.TB, within time.Duration, what string, fn func() error
 type client struct {
 	t      testing.TB
 	url    string
-	token  string
+	in     *signedIn // nil: nobody
 	tenant string
+}
+
+// signedIn is a session, whose tokens live shorter than some tests.
+type signedIn struct {
+	mu             sync.Mutex
+	token, refresh string    // no refresh token: an operator's
+	at             time.Time // of the token
+}
+
+// bearer returns a token that is good for a while.
+func (s *signedIn) bearer(url string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refresh == "" || time.Since(s.at) < 10*time.Minute {
+		return s.token, nil
+	}
+	var next struct {
+		Token   string
+		Refresh string `json:"refresh_token"`
+	}
+	a, err := (&client{url: url}).try("POST", "/api/v1/account/sessions/refresh", map[string]string{"refresh_token": s.refresh})
+	if err == nil && a.status != http.StatusOK {
+		err = fmt.Errorf("refresh a session: %d %s", a.status, a.raw)
+	}
+	if err == nil {
+		err = json.Unmarshal(a.raw, &next)
+	}
+	if err != nil {
+		return "", err
+	}
+	s.token, s.refresh, s.at = next.Token, next.Refresh, time.Now()
+	return s.token, nil
 }
 
 // answer is what came back.
@@ -256,8 +288,12 @@ func (c *client) try(method, path string, body any, extra ...string) (answer, er
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	if c.token != "" {
-		req.Header.Set("Authorization", c.token)
+	if c.in != nil {
+		token, err := c.in.bearer(c.url)
+		if err != nil {
+			return answer{}, err
+		}
+		req.Header.Set("Authorization", token)
 	}
 	if c.tenant != "" {
 		req.Header.Set("X-Tenant", c.tenant)
@@ -295,8 +331,12 @@ func (p *panel) signIn(collection, email, password string) *client {
 	p.t.Helper()
 	c := &client{t: p.t, url: p.url}
 	var auth struct{ Token string }
-	c.ok("POST", "/api/collections/"+collection+"/auth-with-password", map[string]string{"identity": email, "password": password}, &auth)
-	c.token = auth.Token
+	a := c.do("POST", "/api/collections/"+collection+"/auth-with-password", map[string]string{"identity": email, "password": password}, "X-Refresh-Token", "1")
+	if a.status != http.StatusOK {
+		p.t.Fatalf("sign in as %s: %d %s", email, a.status, a.raw)
+	}
+	a.into(p.t, &auth)
+	c.in = &signedIn{token: auth.Token, refresh: a.header.Get("X-Refresh-Token"), at: time.Now()}
 	return c
 }
 

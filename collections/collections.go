@@ -71,7 +71,7 @@ type Index struct {
 func All() []Definition {
 	return []Definition{
 		dataKeys, eventsDef, auditLogs, auditHeads, jobsDef, jobSteps, cronRuns, incidentsDef, spentTokens, idempotencyKeys,
-		panelInstances, leadersDef, rateLimits,
+		panelInstances, leadersDef, rateLimits, sessionsDef,
 		tenantsDef, permissionsDef, rolesDef, rolePermissions, tenantMembers, roleBindings, invitesDef,
 		authoritiesDef, nodesDef, nodeCertificates, nodeLinks, panelCertificates, ipPools, portPools, allocationsDef,
 		blueprintsDef, blueprintVersions, serversDef,

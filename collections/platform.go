@@ -198,3 +198,24 @@ var rateLimits = Definition{
 		{Name: "idx_rate_limits_expires", Columns: "expires_at"},
 	},
 }
+
+var sessionsDef = Definition{
+	Name: "sessions", Go: "Session", Owner: "access",
+	Fields: []Field{
+		{Name: "user", Kind: Text, Required: true, Max: 15},
+		{Name: "turn", Kind: Number, Doc: "number of the refresh token that is good now, from 1"},
+		{Name: "turned_at", Kind: Date, Required: true, Doc: "when that one was given"},
+		{Name: "token_hash", Kind: Text, Required: true, Max: 64, Hidden: true, Doc: "SHA-256 of that one, hex"},
+		{Name: "current", Kind: Text, Max: 15, Doc: "id of the tenant that its access tokens name; empty: none"},
+		{Name: "method", Kind: Text, Max: 32, Doc: "how it was signed in: password, otp, oauth2"},
+		{Name: "address", Kind: Text, Max: 64, Doc: "of the last refresh"},
+		{Name: "user_agent", Kind: Text, Max: 255, Doc: "of the last refresh"},
+		{Name: "expires_at", Kind: Date, Required: true, Doc: "unless it is refreshed before; then the row can go"},
+		{Name: "revoked_at", Kind: Date},
+		{Name: "revoked_why", Kind: Text, Max: 32, Doc: "signed_out, by_user, password, reuse, crowded"},
+	},
+	Indexes: []Index{
+		{Name: "idx_sessions_user", Columns: "user, expires_at"},
+		{Name: "idx_sessions_expires", Columns: "expires_at"},
+	},
+}

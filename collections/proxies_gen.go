@@ -800,6 +800,92 @@ func (r *RateLimit) Created() time.Time { return r.GetDateTime("created").Time()
 // Updated is when the row was last written.
 func (r *RateLimit) Updated() time.Time { return r.GetDateTime("updated").Time() }
 
+// Session is a row of sessions, owned by hooks/access.
+type Session struct{ core.BaseRecordProxy }
+
+// Sessions is the name of the collection.
+const Sessions = "sessions"
+
+// NewSession returns an empty row that is not saved yet.
+func NewSession(app core.App) (*Session, error) { return newProxy[Session](app, Sessions) }
+
+// FindSession returns the row of that id; sql.ErrNoRows when there is none.
+func FindSession(app core.App, id string) (*Session, error) {
+	return findProxy[Session](app, Sessions, id)
+}
+
+// User is user.
+func (r *Session) User() string { return r.GetString("user") }
+
+// SetUser sets user; see User.
+func (r *Session) SetUser(v string) { r.Set("user", v) }
+
+// Turn is number of the refresh token that is good now, from 1.
+func (r *Session) Turn() int64 { return int64(r.GetFloat("turn")) }
+
+// SetTurn sets turn; see Turn.
+func (r *Session) SetTurn(v int64) { r.Set("turn", v) }
+
+// TurnedAt is when that one was given.
+func (r *Session) TurnedAt() time.Time { return r.GetDateTime("turned_at").Time() }
+
+// SetTurnedAt sets turned_at; see TurnedAt.
+func (r *Session) SetTurnedAt(v time.Time) { r.Set("turned_at", dateTime(v)) }
+
+// TokenHash is SHA-256 of that one, hex.
+func (r *Session) TokenHash() string { return r.GetString("token_hash") }
+
+// SetTokenHash sets token_hash; see TokenHash.
+func (r *Session) SetTokenHash(v string) { r.Set("token_hash", v) }
+
+// Current is id of the tenant that its access tokens name; empty: none.
+func (r *Session) Current() string { return r.GetString("current") }
+
+// SetCurrent sets current; see Current.
+func (r *Session) SetCurrent(v string) { r.Set("current", v) }
+
+// Method is how it was signed in: password, otp, oauth2.
+func (r *Session) Method() string { return r.GetString("method") }
+
+// SetMethod sets method; see Method.
+func (r *Session) SetMethod(v string) { r.Set("method", v) }
+
+// Address is of the last refresh.
+func (r *Session) Address() string { return r.GetString("address") }
+
+// SetAddress sets address; see Address.
+func (r *Session) SetAddress(v string) { r.Set("address", v) }
+
+// UserAgent is of the last refresh.
+func (r *Session) UserAgent() string { return r.GetString("user_agent") }
+
+// SetUserAgent sets user_agent; see UserAgent.
+func (r *Session) SetUserAgent(v string) { r.Set("user_agent", v) }
+
+// ExpiresAt is unless it is refreshed before; then the row can go.
+func (r *Session) ExpiresAt() time.Time { return r.GetDateTime("expires_at").Time() }
+
+// SetExpiresAt sets expires_at; see ExpiresAt.
+func (r *Session) SetExpiresAt(v time.Time) { r.Set("expires_at", dateTime(v)) }
+
+// RevokedAt is revoked_at.
+func (r *Session) RevokedAt() time.Time { return r.GetDateTime("revoked_at").Time() }
+
+// SetRevokedAt sets revoked_at; see RevokedAt.
+func (r *Session) SetRevokedAt(v time.Time) { r.Set("revoked_at", dateTime(v)) }
+
+// RevokedWhy is signed_out, by_user, password, reuse, crowded.
+func (r *Session) RevokedWhy() string { return r.GetString("revoked_why") }
+
+// SetRevokedWhy sets revoked_why; see RevokedWhy.
+func (r *Session) SetRevokedWhy(v string) { r.Set("revoked_why", v) }
+
+// Created is when the row was made.
+func (r *Session) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *Session) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
 // Tenant is a row of tenants, owned by hooks/tenancy.
 type Tenant struct{ core.BaseRecordProxy }
 

@@ -48,6 +48,7 @@ const (
 	early = -100
 	last  = 9999
 
+	afterToken  = apis.DefaultLoadAuthTokenMiddlewarePriority + 1
 	afterLimits = apis.DefaultRateLimitMiddlewarePriority + 1 // the caller is known by then
 )
 
@@ -133,10 +134,17 @@ func Open(app core.App, c *Config) (*Panel, error) {
 	}
 	var err error
 	if p.Access, err = access.New(access.Config{IntentKey: p.Secrets.Derive("intent"), Auditor: p.Audit, Cluster: p.Cluster,
+		Ended: func(tx core.App, user string) error {
+			collections.AfterCommit(tx, p.Servers.Recheck)
+			return p.Events.AccountChanged(tx, user)
+		},
+		Alarm: func(tx core.App, a access.Actor, kind string, details map[string]any) error {
+			return p.Events.Emit(tx, events.Event{Kind: kind, SubjectType: "users", Subject: a.ID, Actor: a.ID, ActorType: a.Type, ActorName: a.Name, Payload: details})
+		},
 		TokenPace: c.TokenPace, AddressPace: c.AddressPace, Log: p.log}); err != nil {
 		return nil, err
 	}
-	if p.Tenancy, err = tenancy.New(tenancy.Config{Auditor: p.Audit, Events: p.Events, Idempotency: p.Access, Jobs: p.Jobs, App: app,
+	if p.Tenancy, err = tenancy.New(tenancy.Config{Auditor: p.Audit, Events: p.Events, Idempotency: p.Access, Sessions: p.Access, Jobs: p.Jobs, App: app,
 		InviteKey: p.Secrets.Derive("invite"), Confirm: p.Access.Confirm}); err != nil {
 		return nil, err
 	}
@@ -286,6 +294,7 @@ func (p *Panel) bindHooks() {
 	app.OnCollectionUpdateRequest().Bind(handler("mamba.dashboard.options", early, p.dashboardOptions))
 	app.OnSettingsUpdateRequest().Bind(handler("mamba.dashboard.settings", early, p.dashboardSettings))
 	rights := []string{"users", core.CollectionNameSuperusers, collections.TenantMembers, collections.RoleBindings, collections.RolePermissions}
+	app.OnRecordAuthRequest("users").Bind(handler("mamba.access.signed_in", first, p.Access.SignedIn))
 	app.OnRecordAfterUpdateSuccess(rights...).Bind(handler("mamba.servers.recheck.update", early, p.recheck))
 	app.OnRecordAfterDeleteSuccess(rights...).Bind(handler("mamba.servers.recheck.delete", early, p.recheck))
 	app.OnTerminate().Bind(handler("mamba.terminate", first, func(e *core.TerminateEvent) error {
@@ -342,6 +351,7 @@ func (p *Panel) bindRoutes(e *core.ServeEvent) {
 	}{p.Access, p.Tenancy, p.Catalog, p.Alloc, p.Fleet, p.Servers, p.Ops} {
 		room.Routes(g)
 	}
+	e.Router.Bind(handler("mamba.access.session", afterToken, p.Access.LoadSession))
 	e.Router.Bind(handler("mamba.access.limit", afterLimits, p.Access.Limit))
 	e.Router.Bind(handler("mamba.events.forward", early, p.Events.Forward))
 	e.Router.GET("/{path...}", apis.WrapStdHandler(p.config.Web))

@@ -6,6 +6,7 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/hooks/access"
 	"github.com/mambahost/mamba/hooks/cluster"
 	"github.com/mambahost/mamba/hooks/secrets"
 )
@@ -52,6 +53,9 @@ func (p *Panel) bindTogether() {
 	app.OnRecordUpdateExecute(accounts...).Bind(handler("mamba.events.account.update", early, func(e *core.RecordEvent) error {
 		before := e.Record.Original().TokenKey()
 		if err := e.Next(); err != nil || before == e.Record.TokenKey() {
+			return err
+		}
+		if err := access.TokensVoided(e.App, e.Record.Id); err != nil {
 			return err
 		}
 		return p.Events.AccountChanged(e.App, e.Record.Id)

@@ -148,6 +148,7 @@ const plain = "application/json"
 var forEverybody = map[string]string{
 	"GET /account": "", "GET /tenants": "", "POST /tenants": "", "GET /blueprints": "", "GET /blueprints/{id}": "", "GET /blueprints/{id}/icon": "public", "GET /status": "public",
 	"POST /invites/{invite}/preview": "public",
+	"GET /account/sessions":          "", "POST /account/sessions/refresh": "", "DELETE /account/sessions/{session}": "", "DELETE /account/sessions/others": "",
 }
 
 func TestEveryRouteKeepsOthersOut(t *testing.T) {
@@ -229,6 +230,10 @@ Bcc: b@example.org","role":"MEMBER"}`, `{"email":"` + strings.Repeat("x", 300) +
 	"POST /tenants/{id}/roles":                   {`{}`, `{"name":""}`, `{"name":"a‮b"}`, `{"name":"Owner"}`, `{"name":"x","permissions":["nope"]}`, `{"name":"x","permissions":"server.read"}`, `{"name":"x","system":true}`, `{"name":"` + strings.Repeat("x", 81) + `"}`, `{"name":"x","description":"` + strings.Repeat("x", 256) + `"}`},
 	"PATCH /tenants/{id}/roles/{role}":           {`{"name":""}`, `{"name":"member"}`, `{"permissions":["nope"]}`, `{"key":"OWNER"}`, `{"description":"‮"}`},
 	"DELETE /tenants/{id}/roles/{role}":          nil,
+	"POST /account/sessions/refresh":             {`{}`, `{"refresh_token":""}`, `{"refresh_token":"mr1.x.1.y"}`, `{"refresh_token":1}`},
+	"DELETE /account/sessions/{session}":         nil,
+	"DELETE /account/sessions/others":            nil,
+	"POST /tenants/{id}/switch":                  nil,
 	"POST /audit/export":                         {`{}`, `{"format":""}`, `{"format":"xml"}`, `{"format":["csv"]}`, `{"format":"csv","tenant":"x"}`},
 	"POST /servers":                              nil, // below
 	"POST /servers/placement":                    {`{}`, `{"blueprint":"nope","limits":{"cpu_millicores":250,"memory_mib":64,"disk_gib":1}}`, `{"blueprint":"demo","limits":{}}`},

@@ -2,9 +2,9 @@
 // every answer that is not a success goes out. It also mints and checks the short intent tokens with
 // which a WebSocket or a download proves itself, and remembers answers by Idempotency-Key.
 //
-// It limits how often anything may be tried, across panel instances.
+// It limits how often anything may be tried, across panel instances, and gives whoever signs in a session.
 //
-// It owns spent_tokens, idempotency_keys and rate_limits, and what may be written to users by customers. It
+// It owns sessions, spent_tokens, idempotency_keys and rate_limits, and what may be written to users by customers. It
 // refuses to know what an actor may do; that is hooks/tenancy.
 //
 // Its one invariant: nothing that is not an *Error written by us reaches a customer as text; an
@@ -31,6 +31,11 @@ type Config struct {
 	IntentKey []byte
 	// Auditor writes the rows about accounts.
 	Auditor Auditor
+	// Alarm keeps an event about the safety of an account, in the caller's transaction. Nil: nobody listens.
+	Alarm func(tx core.App, a Actor, kind string, details map[string]any) error
+	// Ended is told in the transaction that ends sessions of a person by his own wish, or because a token came twice:
+	// what is open of him is to be asked about again. Nil: nobody wants to know.
+	Ended func(tx core.App, user string) error
 	// Cluster tells the other instances how much was asked for. Nil: there are none.
 	Cluster *cluster.Cluster
 	// TokenPace and AddressPace are how many requests a minute one token, and one network without a
@@ -44,6 +49,8 @@ type Config struct {
 type Access struct {
 	key     []byte // immutable
 	auditor Auditor
+	alarm   func(tx core.App, a Actor, kind string, details map[string]any) error
+	ended   func(tx core.App, user string) error
 	pace    *pace
 	log     *slog.Logger
 }
@@ -71,7 +78,7 @@ func New(c Config) (*Access, error) {
 		}
 		return c.AddressPace
 	})
-	return &Access{key: c.IntentKey, auditor: c.Auditor, pace: p, log: c.Log}, nil
+	return &Access{key: c.IntentKey, auditor: c.Auditor, alarm: c.Alarm, ended: c.Ended, pace: p, log: c.Log}, nil
 }
 
 // Run tells the other instances how much was asked for, until ctx ends.

@@ -9,11 +9,13 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tests"
+	"github.com/pocketbase/pocketbase/tools/hook"
 	"github.com/pocketbase/pocketbase/tools/router"
 
 	"github.com/mambahost/mamba/collections"
@@ -27,6 +29,7 @@ type panel struct {
 	*tests.TestApp
 	access *access.Access
 	notes  *notes
+	alarm  atomic.Pointer[string] // the last
 	mux    http.Handler
 }
 
@@ -63,9 +66,22 @@ func newPanel(t *testing.T, routes func(p *panel, g *router.RouterGroup[*core.Re
 	app := collectionstest.New(t)
 	p := &panel{TestApp: app, notes: &notes{}}
 	var err error
-	if p.access, err = access.New(access.Config{IntentKey: bytes.Repeat([]byte{7}, 32), Auditor: p.notes}); err != nil {
+	p.access, err = access.New(access.Config{IntentKey: bytes.Repeat([]byte{7}, 32), Auditor: p.notes,
+		Alarm: func(tx core.App, _ access.Actor, kind string, _ map[string]any) error {
+			collections.AfterCommit(tx, func() { p.alarm.Store(&kind) })
+			return nil
+		}})
+	if err != nil {
 		t.Fatal(err)
 	}
+	app.OnRecordAuthRequest("users").BindFunc(p.access.SignedIn)
+	app.OnRecordUpdateExecute("users").BindFunc(func(e *core.RecordEvent) error {
+		before := e.Record.Original().TokenKey()
+		if err := e.Next(); err != nil || before == e.Record.TokenKey() {
+			return err
+		}
+		return access.TokensVoided(e.App, e.Record.Id)
+	})
 	app.OnRecordCreateRequest("users").BindFunc(p.access.UserCreateRequest)
 	app.OnRecordUpdateRequest("users").BindFunc(p.access.UserUpdateRequest)
 	app.OnRecordDeleteRequest("users").BindFunc(p.access.UserDeleteRequest)
@@ -76,6 +92,7 @@ func newPanel(t *testing.T, routes func(p *panel, g *router.RouterGroup[*core.Re
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.Bind(&hook.Handler[*core.RequestEvent]{Priority: apis.DefaultLoadAuthTokenMiddlewarePriority + 1, Func: p.access.LoadSession})
 	r.GET("/{path...}", func(e *core.RequestEvent) error { return e.String(200, "the web app") })
 	g := r.Group("/api/v1")
 	access.Door(g)
@@ -87,6 +104,18 @@ func newPanel(t *testing.T, routes func(p *panel, g *router.RouterGroup[*core.Re
 		t.Fatal(err)
 	}
 	return p
+}
+
+// alarms checks the last alarm; "" is none.
+func (p *panel) alarms(t *testing.T, want string) {
+	t.Helper()
+	got := ""
+	if k := p.alarm.Load(); k != nil {
+		got = *k
+	}
+	if got != want {
+		t.Errorf("the alarm is %q, want %q", got, want)
+	}
 }
 
 func guard(e *core.RecordEvent) error {

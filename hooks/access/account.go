@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/router"
 
@@ -32,6 +33,10 @@ func (a Actor) Audit() audit.Actor {
 // Routes registers the account routes on the group of /api/v1.
 func (d *Access) Routes(g *router.RouterGroup[*core.RequestEvent]) {
 	g.GET("/account", account)
+	g.GET("/account/sessions", d.sessions)
+	g.POST("/account/sessions/refresh", d.refresh)
+	g.DELETE("/account/sessions/others", d.endOthers)
+	g.DELETE("/account/sessions/{session}", d.endSession)
 }
 
 func account(e *core.RequestEvent) error {
@@ -57,7 +62,13 @@ func (d *Access) UserUpdateRequest(e *core.RecordRequestEvent) error {
 		return err
 	}
 	changed := ChangedFields(e.Record)
-	return d.audited(e, "user.update", func() map[string]any { return map[string]any{"fields": changed} })
+	mine, _ := e.Get(sessionKey).(bearer)
+	return d.witnessed(e, "user.update", func() map[string]any { return map[string]any{"fields": changed} }, func() error {
+		if err := e.Next(); err != nil || mine.session == "" {
+			return err
+		}
+		return goOn(e.App, mine.session)
+	})
 }
 
 // UserDeleteRequest is the handler of OnRecordDeleteRequest("users"), which superusers alone get to.
@@ -119,9 +130,26 @@ func ChangedFields(r *core.Record) []string {
 	return out
 }
 
+// goOn keeps the session with which somebody changed his own account, in the transaction that ended all of them.
+func goOn(tx core.App, session string) error {
+	s, err := collections.FindSession(tx, session)
+	if err != nil || s.RevokedWhy() != endedPassword {
+		return err
+	}
+	_, err = tx.NonconcurrentDB().Update(collections.Sessions, dbx.Params{"revoked_at": "", "revoked_why": ""}, dbx.HashExp{"id": session}).Execute()
+	if err != nil {
+		return fmt.Errorf("keep the session %s: %w", session, err)
+	}
+	return nil
+}
+
 // audited is Witness for a request about an account.
 func (d *Access) audited(e *core.RecordRequestEvent, action string, metadata func() map[string]any) error {
-	return d.Witness(e.RequestEvent, e.Next, func() (*core.Record, audit.Entry) {
+	return d.witnessed(e, action, metadata, e.Next)
+}
+
+func (d *Access) witnessed(e *core.RecordRequestEvent, action string, metadata func() map[string]any, next func() error) error {
+	return d.Witness(e.RequestEvent, next, func() (*core.Record, audit.Entry) {
 		by := e.Auth
 		if by == nil {
 			by = e.Record // signing up is one's own act

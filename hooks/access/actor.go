@@ -10,6 +10,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/mambahost/mamba/collections"
 )
 
 // Types of actors that come through the door.
@@ -35,6 +37,7 @@ type Actor struct {
 	Address    string // of the client, as far as the trusted proxy settings say
 	UserAgent  string
 	Request    string // request id
+	Session    string // that the token is of; empty for an operator, and for a token that he made
 
 	stamp string // of the account's sign-ins as they were then; a new password or address ends them
 }
@@ -65,6 +68,12 @@ func actorOf(e *core.RequestEvent, r *core.Record) (Actor, error) {
 	if a.Name == "" {
 		a.Name = a.Email
 	}
+	if b, ok := e.Get(sessionKey).(bearer); ok && e.Auth == r {
+		a.Session = b.session
+		if a.TenantHint == "" {
+			a.TenantHint = b.tenant
+		}
+	}
 	switch r.Collection().Name {
 	case "users":
 		a.Type = TypeUser
@@ -82,12 +91,18 @@ func stampOf(r *core.Record) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:12])
 }
 
-// Still is 401 when the sign-in that an actor came by has ended since: a new password or address, an
-// account that is gone. It is for what outlives its request.
+// Still is 401 when the sign-in that an actor came by has ended since: a session that was ended, a new
+// password or address, an account that is gone. It is for what outlives its request.
 func (a Actor) Still(app core.App) error {
 	r, err := a.account(app)
 	if err == nil && stampOf(r) != a.stamp {
-		err = Unauthenticated("session_expired", "Your session has ended. Please sign in again.")
+		err = ended()
+	}
+	if err == nil && a.Session != "" {
+		var s *collections.Session
+		if s, err = sessionOf(app, a.Session, a.ID); err == nil && s == nil {
+			err = ended()
+		}
 	}
 	return err
 }

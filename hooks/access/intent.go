@@ -55,7 +55,8 @@ type Claims struct {
 	Expires  int64  `json:"exp"`       // Unix milliseconds
 	ID       string `json:"jti"`
 	Once     bool   `json:"once"`            // spent by its first Check
-	Stamp    string `json:"stamp,omitempty"` // of the sign-in that asked for it; it ends with that
+	Stamp    string `json:"stamp,omitempty"` // of the account's sign-ins; it ends with those
+	Session  string `json:"sid,omitempty"`   // that asked for it; it ends with that
 }
 
 var purposePattern = regexp.MustCompile(`^[a-z]+(\.[a-z]+)*$`)
@@ -78,7 +79,7 @@ func (d *Access) Mint(a Actor, purpose, resource, tenant string, ttl time.Durati
 	exp = now.Add(ttl)
 	body, err := json.Marshal(Claims{
 		Version: intentVersion, Purpose: purpose, Resource: resource, Tenant: tenant,
-		User: a.ID, UserType: a.Type, Issued: now.UnixMilli(), Expires: exp.UnixMilli(), ID: rand.Text(), Once: once, Stamp: a.stamp,
+		User: a.ID, UserType: a.Type, Issued: now.UnixMilli(), Expires: exp.UnixMilli(), ID: rand.Text(), Once: once, Stamp: a.stamp, Session: a.Session,
 	})
 	if err != nil {
 		return "", time.Time{}, fmt.Errorf("mint an intent token for %s: %w", purpose, err)
@@ -126,7 +127,14 @@ func (d *Access) Redeem(e *core.RequestEvent, token, purpose, resource string) (
 		return Actor{}, Claims{}, Unauthenticated("token_invalid", "Your session has ended. Please sign in again.").Because(ErrTokenInvalid)
 	}
 	a, err := actorOf(e, user)
-	return a, c, err
+	if err != nil {
+		return Actor{}, Claims{}, err
+	}
+	a.Session = c.Session
+	if err := a.Still(e.App); err != nil {
+		return Actor{}, Claims{}, err
+	}
+	return a, c, nil
 }
 
 func (d *Access) mac(text string) []byte {

@@ -3,6 +3,7 @@ package tenancy
 import (
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
@@ -21,6 +22,7 @@ func (t *Tenancy) Routes(g *router.RouterGroup[*core.RequestEvent]) {
 	g.GET("/tenants/current", t.current)
 	g.GET("/tenants/{id}", t.get)
 	g.PATCH("/tenants/{id}", t.update)
+	g.POST("/tenants/{id}/switch", t.switchTo)
 	g.POST("/tenants/{id}/transfer", t.transfer)
 	g.GET("/tenants/{id}/members", t.members)
 	g.POST("/tenants/{id}/members/invite", t.invite)
@@ -164,6 +166,23 @@ func (t *Tenancy) get(e *core.RequestEvent) error {
 		return err
 	}
 	return e.JSON(http.StatusOK, v)
+}
+
+// switchTo answers with a token of the actor's session that names the tenant.
+func (t *Tenancy) switchTo(e *core.RequestEvent) error {
+	a, err := access.From(e)
+	if err != nil {
+		return err
+	}
+	row, err := t.Find(e.App, a, e.Request.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	token, until, err := t.cfg.Sessions.Switch(e, a, row.Id)
+	if err != nil {
+		return err
+	}
+	return e.JSON(http.StatusOK, map[string]any{"token": token, "expires_at": until.UTC().Format(time.RFC3339)})
 }
 
 // input of create and update; nil is "not given".

@@ -66,11 +66,17 @@ type Idempotency interface {
 	Idempotent(e *core.RequestEvent, a access.Actor, tenant string, body []byte, locks []collections.Lock, fn func(tx core.App) (int, any, error)) error
 }
 
+// Sessions is access.Access: Switch makes a tenant the one that the tokens of the actor's session name.
+type Sessions interface {
+	Switch(e *core.RequestEvent, a access.Actor, tenant string) (token string, until time.Time, err error)
+}
+
 // Config of New.
 type Config struct {
 	Auditor     Auditor
 	Events      Announcer
 	Idempotency Idempotency
+	Sessions    Sessions
 	Jobs        Queue
 	// App is for what runs outside of a request.
 	App core.App
@@ -90,8 +96,8 @@ type Tenancy struct{ cfg Config }
 
 // New checks the configuration and registers the job that mails invites.
 func New(c Config) (*Tenancy, error) {
-	if c.Auditor == nil || c.Events == nil || c.Idempotency == nil || c.Jobs == nil || c.App == nil || c.Confirm == nil {
-		return nil, errors.New("tenancy: an auditor, an announcer, idempotency, a queue, an app and who confirms addresses are needed")
+	if c.Auditor == nil || c.Events == nil || c.Idempotency == nil || c.Sessions == nil || c.Jobs == nil || c.App == nil || c.Confirm == nil {
+		return nil, errors.New("tenancy: an auditor, an announcer, idempotency, sessions, a queue, an app and who confirms addresses are needed")
 	}
 	if len(c.InviteKey) < 32 {
 		return nil, errors.New("tenancy: the key of invites is too short")

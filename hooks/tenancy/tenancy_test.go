@@ -107,6 +107,7 @@ func newWorld(t testing.TB, c tenancy.Config) *world {
 	}
 	w.queue = jobs.New(app, jobs.Config{})
 	c.Auditor, c.Events, c.Idempotency, c.Jobs = w.ledger, w.ledger, door, w.queue
+	c.Sessions = door
 	c.App, c.InviteKey, c.Confirm = app, bytes.Repeat([]byte{5}, 32), door.Confirm
 	w.config = c
 	if w.tenancy, err = tenancy.New(c); err != nil {
