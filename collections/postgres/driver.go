@@ -225,6 +225,8 @@ func (c *conn) run(ctx context.Context, query string, args []driver.NamedValue) 
 		switch p.Command {
 		case dialect.Refuse:
 			return nil, &unsupportedError{p.SQL}
+		case dialect.Invalid:
+			return nil, errors.New("SQL logic error: " + p.SQL + " (1)")
 		case dialect.Nothing:
 			continue
 		case dialect.Vacuum:

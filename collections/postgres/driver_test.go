@@ -100,6 +100,11 @@ func TestErrorsHaveSQLitesWords(t *testing.T) {
 		{"SELECT `nothing` FROM `t`", "no such column: nothing"},
 		{"INSERT INTO `t` (`id`, `a`) VALUES ('1', NULL)", "NOT NULL constraint failed: t.a"},
 		{"CREATE TABLE `t` (`x` TEXT)", "already exists"},
+		{"invalid", `SQL logic error: near "invalid": syntax error (1)`},
+		{"DELETE FROM", "SQL logic error: incomplete input (1)"},
+		{"SELECT", "SQL logic error: incomplete input (1)"},
+		{"SELECT * FROM (SELECT  FROM `t`)", `SQL logic error: near "FROM": syntax error (1)`},
+		{"CREATE VIEW `v` AS SELECT * FROM (SELECT DISTINCT)", `SQL logic error: near ")": syntax error (1)`},
 	} {
 		for name, db := range dbs {
 			if _, err := db.NewQuery(c.sql).Execute(); err == nil || !strings.Contains(err.Error(), c.want) {

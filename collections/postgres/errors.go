@@ -42,6 +42,7 @@ const (
 	undefinedColumn      = "42703"
 	duplicateTable       = "42P07"
 	dependentObjects     = "2BP01"
+	syntaxError          = "42601"
 )
 
 // keyColumns finds the columns in DETAIL: Key (tenant, lower(name))=(…) already exists.
@@ -68,6 +69,8 @@ func translate(err error) error {
 		return &translatedError{"SQL logic error: no such column: " + quotedWord(pg.Message) + " (1)", err}
 	case dependentObjects:
 		return &translatedError{"SQL logic error: error in view after drop: " + pg.Detail + " (1)", err}
+	case syntaxError:
+		return &translatedError{"SQL logic error: " + syntaxWords(pg.Message) + " (1)", err}
 	case duplicateTable:
 		return &translatedError{"SQL logic error: table " + quotedWord(pg.Message) + " already exists (1)", err}
 	}
@@ -87,6 +90,17 @@ func violated(pg *pgconn.PgError) string {
 		columns = append(columns, pg.TableName+"."+strings.Trim(c, `"()`))
 	}
 	return strings.Join(columns, ", ")
+}
+
+// syntaxWords says where a statement is wrong, in SQLite's words if the server says no more than that.
+func syntaxWords(message string) string {
+	if message == "syntax error at end of input" {
+		return "incomplete input"
+	}
+	if near, ok := strings.CutPrefix(message, "syntax error at or near "); ok {
+		return "near " + near + ": syntax error"
+	}
+	return message
 }
 
 // quotedWord is the name in relation "x" does not exist, or in column x.y does not exist.

@@ -19,6 +19,7 @@ const (
 	Nothing                // answer that it was done: a PRAGMA
 	Vacuum                 // send SQL, which is refused inside a transaction
 	Refuse                 // SQL is the sentence of the refusal
+	Invalid                // SQLite refuses it, too; SQL is its sentence
 )
 
 // Arg is an argument of a part: the value for $1, $2 … in this order.
@@ -102,6 +103,9 @@ func (s *statement) rewrite() []Part {
 		return []Part{{Command: Refuse, SQL: "VACUUM INTO: copying the database file is for SQLite; back a PostgreSQL database up with pg_dump or by its own archive"}}
 	case s.verb == "vacuum":
 		return []Part{{Command: Vacuum, SQL: "VACUUM"}}
+	}
+	if after, empty := s.emptySelect(); empty {
+		return []Part{{Command: Invalid, SQL: after}}
 	}
 	for _, r := range rules {
 		r.apply(s)

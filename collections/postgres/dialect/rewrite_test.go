@@ -163,6 +163,25 @@ func TestWhatPostgresHasNot(t *testing.T) {
 	}
 }
 
+// PostgreSQL would run them, and answer with rows that have no columns.
+func TestASelectOfNothingIsRefused(t *testing.T) {
+	t.Parallel()
+	for sql, want := range map[string]string{
+		"SELECT": "incomplete input", "SELECT DISTINCT FROM t": `near "FROM": syntax error`, "select where true": `near "where": syntax error`,
+		"SELECT a FROM (SELECT  FROM (SELECT 1 AS a)) x": `near "FROM": syntax error`, "CREATE VIEW v AS SELECT FROM t": `near "FROM": syntax error`,
+		"DELETE FROM t WHERE EXISTS (SELECT )": `near ")": syntax error`, "INSERT INTO t SELECT FROM u": `near "FROM": syntax error`,
+	} {
+		if p := Rewrite(sql); len(p) != 1 || p[0].Command != Invalid || p[0].SQL != want {
+			t.Errorf("%s: %+v", sql, p)
+		}
+	}
+	for _, sql := range []string{"SELECT `from` FROM t", "SELECT (SELECT 1)", "SELECT t.select FROM t", "SELECT ALL a FROM t", "DROP TABLE t"} {
+		if p := Rewrite(sql); len(p) != 1 || p[0].Command != Run {
+			t.Errorf("%s: %+v", sql, p)
+		}
+	}
+}
+
 func TestAParameterKeepsItsValueWhereverItMoves(t *testing.T) {
 	t.Parallel()
 	p := Rewrite("SELECT DISTINCT `t`.* FROM `t` JOIN `u` ON `u`.`x` = ? WHERE `t`.`a` = ? ORDER BY `u`.`y` = ? LIMIT ?")[0]

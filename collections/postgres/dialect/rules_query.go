@@ -32,6 +32,31 @@ func derivedTableAlias(s *statement) {
 	s.insert(nil, after)
 }
 
+// emptySelect finds a SELECT without anything to select, which PostgreSQL runs: rows without columns,
+// of which a result has none. PocketBase writes one when it finds no column in a user's SQL
+// (core/collection_query.go:277), and shall get SQLite's error.
+func (s *statement) emptySelect() (sentence string, ok bool) {
+	if !s.query() {
+		return "", false
+	}
+	for i, t := range s.tokens {
+		if !t.is("select") || s.at(i-1).op(".") {
+			continue
+		}
+		first := s.next(i)
+		if s.at(first).isAny("distinct", "all") {
+			first = s.next(first)
+		}
+		switch x := s.at(first); {
+		case first < 0:
+			return "incomplete input", true
+		case x.op(")") || x.isAny("from", "where", "group", "having", "order", "limit", "union", "except", "intersect"):
+			return `near "` + x.Text + `": syntax error`, true
+		}
+	}
+	return "", false
+}
+
 // joinEnd are the words that end an item of a join.
 var joinEnd = []string{"left", "right", "inner", "cross", "full", "natural", "join", "where", "group", "order", "limit", "having", "union", "except", "intersect", "returning", "window", "offset", "set"}
 
