@@ -13,7 +13,8 @@ const PASSWORD = 'a-long-password';
 const INSTALL_MS = 120_000;
 const heading = (page, name, level = 1) => page.getByRole('heading', { name, level });
 const main = (page) => page.getByRole('navigation', { name: 'Main' });
-const parts = (page) => page.getByRole('navigation', { name: 'Parts of this server' }).getByRole('link').allInnerTexts();
+const parts = (page) =>
+  page.getByRole('navigation', { name: 'Parts of this server' }).getByRole('link').allInnerTexts();
 
 /** A server made past the wizard, which another journey looks at. */
 async function makeServer(page, org, name, start) {

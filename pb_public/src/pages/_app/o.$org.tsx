@@ -41,7 +41,9 @@ function Organisation() {
       org={org}
       notices={
         <>
-          {current.data && !missing && <OldPicture key={current.data.tenant.id} org={org} tenant={current.data.tenant.id} />}
+          {current.data && !missing && (
+            <OldPicture key={current.data.tenant.id} org={org} tenant={current.data.tenant.id} />
+          )}
           {current.data?.tenant.status === 'SUSPENDED' && <QuietLine tone="broken">{t('frame.suspended')}</QuietLine>}
           {account?.verified === false && (
             <QuietLine>
