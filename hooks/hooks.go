@@ -297,6 +297,10 @@ func (p *Panel) bindHooks() {
 	app.OnRecordAuthRequest("users").Bind(handler("mamba.access.signed_in", first, p.Access.SignedIn))
 	app.OnRecordAfterUpdateSuccess(rights...).Bind(handler("mamba.servers.recheck.update", early, p.recheck))
 	app.OnRecordAfterDeleteSuccess(rights...).Bind(handler("mamba.servers.recheck.delete", early, p.recheck))
+	app.OnRecordAfterUpdateSuccess(collections.TenantMembers).Bind(handler("mamba.events.member.update", early, p.memberChanged))
+	app.OnRecordAfterDeleteSuccess(collections.TenantMembers).Bind(handler("mamba.events.member.delete", early, p.memberChanged))
+	app.OnRecordAfterCreateSuccess(collections.RolePermissions).Bind(handler("mamba.events.role.create", early, p.roleChanged))
+	app.OnRecordAfterDeleteSuccess(collections.RolePermissions).Bind(handler("mamba.events.role.delete", early, p.roleChanged))
 	app.OnTerminate().Bind(handler("mamba.terminate", first, func(e *core.TerminateEvent) error {
 		p.Stop()
 		return e.Next()
@@ -306,6 +310,25 @@ func (p *Panel) bindHooks() {
 // recheck cuts what is open and outlives its request when an account or a right has changed.
 func (p *Panel) recheck(e *core.RecordEvent) error {
 	p.Servers.Recheck()
+	return e.Next()
+}
+
+// memberChanged has the live connections of a member admitted anew: what he may see may be less now, or nothing.
+// Every change of what he may do touches his row.
+func (p *Panel) memberChanged(e *core.RecordEvent) error {
+	p.Events.Revoke(e.Record.GetString("user"), e.Record.GetString("tenant"))
+	return e.Next()
+}
+
+// roleChanged does the same for everybody who has a role, when it begins or ceases to show servers.
+func (p *Panel) roleChanged(e *core.RecordEvent) error {
+	seen, err := p.Tenancy.Seeing(p.app, e.Record.GetString("permission"), e.Record.GetString("role"))
+	if err != nil {
+		return err
+	}
+	for _, one := range seen {
+		p.Events.Revoke(one.User, one.Tenant)
+	}
 	return e.Next()
 }
 

@@ -195,6 +195,25 @@ func (t *Tenancy) Permissions(app core.App, a access.Actor, tenant string) ([]st
 	return s.permissions(), nil
 }
 
+// Membership is one person's in one tenant.
+type Membership struct {
+	User   string `db:"user"`
+	Tenant string `db:"tenant"`
+}
+
+// Seeing lists who has a role, when the permission (an id) is the one that Scope goes by; otherwise nobody.
+func (t *Tenancy) Seeing(app core.App, permission, role string) ([]Membership, error) {
+	var out []Membership
+	err := app.ConcurrentDB().NewQuery(`SELECT DISTINCT [[m.user]], [[m.tenant]] FROM {{role_bindings}} [[b]]
+		JOIN {{tenant_members}} [[m]] ON [[m.id]] = [[b.member]]
+		JOIN {{permissions}} [[p]] ON [[p.id]] = {:permission} AND [[p.key]] = 'server.read'
+		WHERE [[b.role]] = {:role}`).Bind(dbx.Params{"permission": permission, "role": role}).All(&out)
+	if err != nil {
+		return nil, fmt.Errorf("list who has the role %s: %w", role, err)
+	}
+	return out, nil
+}
+
 func (t *Tenancy) standingOf(app core.App, a access.Actor, tenant string) (standing, error) {
 	if a.Superuser {
 		var keys []string

@@ -69,8 +69,8 @@ export async function mailLink(address, path) {
   while (Date.now() < deadline) {
     const mails = await (await fetch(`${mailUrl}/messages?to=${encodeURIComponent(address)}`)).json();
     for (const mail of mails.reverse()) {
-      const found = new RegExp(`${path}#token=[^"'\\s<]+`).exec(`${mail.html}\n${mail.text ?? ''}`);
-      if (found) return `/${found[0].replace(/^\//, '')}`;
+      const found = new RegExp(`${path}#[^"'\\s<]*token=[^"'\\s<]+`).exec(`${mail.html}\n${mail.text ?? ''}`);
+      if (found) return `/${found[0].replace(/^\//, '').replaceAll('&amp;', '&')}`;
     }
     await new Promise((done) => setTimeout(done, 200));
   }

@@ -14,6 +14,7 @@ import { Route as AppRouteImport } from './pages/_app';
 import { Route as CheckMailRouteImport } from './pages/check-mail';
 import { Route as ConfirmEmailRouteImport } from './pages/confirm-email';
 import { Route as ForgotPasswordRouteImport } from './pages/forgot-password';
+import { Route as InviteRouteImport } from './pages/invite';
 import { Route as ResetPasswordRouteImport } from './pages/reset-password';
 import { Route as SignInRouteImport } from './pages/sign-in';
 import { Route as SignUpRouteImport } from './pages/sign-up';
@@ -21,10 +22,16 @@ import { Route as VerifyRouteImport } from './pages/verify';
 import { Route as AppWelcomeRouteImport } from './pages/_app/welcome';
 import { Route as AppOOrgRouteImport } from './pages/_app/o.$org';
 import { Route as AppOOrgAccountRouteImport } from './pages/_app/o.$org/account';
+import { Route as AppOOrgSettingsRouteImport } from './pages/_app/o.$org/settings';
 import { Route as AppOOrgServersIndexRouteImport } from './pages/_app/o.$org/servers/index';
 import { Route as AppOOrgServersServerRouteImport } from './pages/_app/o.$org/servers/$server';
 import { Route as AppOOrgServersNewRouteImport } from './pages/_app/o.$org/servers/new';
+import { Route as AppOOrgSettingsIndexRouteImport } from './pages/_app/o.$org/settings/index';
+import { Route as AppOOrgSettingsDangerRouteImport } from './pages/_app/o.$org/settings/danger';
+import { Route as AppOOrgSettingsMembersRouteImport } from './pages/_app/o.$org/settings/members';
+import { Route as AppOOrgSettingsRolesRouteImport } from './pages/_app/o.$org/settings/roles';
 import { Route as AppOOrgServersServerIndexRouteImport } from './pages/_app/o.$org/servers/$server/index';
+import { Route as AppOOrgServersServerAccessRouteImport } from './pages/_app/o.$org/servers/$server/access';
 import { Route as AppOOrgServersServerActivityRouteImport } from './pages/_app/o.$org/servers/$server/activity';
 import { Route as AppOOrgServersServerConsoleRouteImport } from './pages/_app/o.$org/servers/$server/console';
 import { Route as AppOOrgServersServerInstallRouteImport } from './pages/_app/o.$org/servers/$server/install';
@@ -52,6 +59,11 @@ const ConfirmEmailRoute = ConfirmEmailRouteImport.update({
 const ForgotPasswordRoute = ForgotPasswordRouteImport.update({
   id: '/forgot-password',
   path: '/forgot-password',
+  getParentRoute: () => rootRouteImport,
+} as any);
+const InviteRoute = InviteRouteImport.update({
+  id: '/invite',
+  path: '/invite',
   getParentRoute: () => rootRouteImport,
 } as any);
 const ResetPasswordRoute = ResetPasswordRouteImport.update({
@@ -89,6 +101,11 @@ const AppOOrgAccountRoute = AppOOrgAccountRouteImport.update({
   path: '/account',
   getParentRoute: () => AppOOrgRoute,
 } as any);
+const AppOOrgSettingsRoute = AppOOrgSettingsRouteImport.update({
+  id: '/settings',
+  path: '/settings',
+  getParentRoute: () => AppOOrgRoute,
+} as any);
 const AppOOrgServersIndexRoute = AppOOrgServersIndexRouteImport.update({
   id: '/servers/',
   path: '/servers/',
@@ -104,10 +121,36 @@ const AppOOrgServersNewRoute = AppOOrgServersNewRouteImport.update({
   path: '/servers/new',
   getParentRoute: () => AppOOrgRoute,
 } as any);
+const AppOOrgSettingsIndexRoute = AppOOrgSettingsIndexRouteImport.update({
+  id: '/',
+  path: '/',
+  getParentRoute: () => AppOOrgSettingsRoute,
+} as any);
+const AppOOrgSettingsDangerRoute = AppOOrgSettingsDangerRouteImport.update({
+  id: '/danger',
+  path: '/danger',
+  getParentRoute: () => AppOOrgSettingsRoute,
+} as any);
+const AppOOrgSettingsMembersRoute = AppOOrgSettingsMembersRouteImport.update({
+  id: '/members',
+  path: '/members',
+  getParentRoute: () => AppOOrgSettingsRoute,
+} as any);
+const AppOOrgSettingsRolesRoute = AppOOrgSettingsRolesRouteImport.update({
+  id: '/roles',
+  path: '/roles',
+  getParentRoute: () => AppOOrgSettingsRoute,
+} as any);
 const AppOOrgServersServerIndexRoute =
   AppOOrgServersServerIndexRouteImport.update({
     id: '/',
     path: '/',
+    getParentRoute: () => AppOOrgServersServerRoute,
+  } as any);
+const AppOOrgServersServerAccessRoute =
+  AppOOrgServersServerAccessRouteImport.update({
+    id: '/access',
+    path: '/access',
     getParentRoute: () => AppOOrgServersServerRoute,
   } as any);
 const AppOOrgServersServerActivityRoute =
@@ -140,6 +183,7 @@ export interface FileRoutesByFullPath {
   '/check-mail': typeof CheckMailRoute;
   '/confirm-email': typeof ConfirmEmailRoute;
   '/forgot-password': typeof ForgotPasswordRoute;
+  '/invite': typeof InviteRoute;
   '/reset-password': typeof ResetPasswordRoute;
   '/sign-in': typeof SignInRoute;
   '/sign-up': typeof SignUpRoute;
@@ -147,9 +191,15 @@ export interface FileRoutesByFullPath {
   '/welcome': typeof AppWelcomeRoute;
   '/o/$org': typeof AppOOrgRouteWithChildren;
   '/o/$org/account': typeof AppOOrgAccountRoute;
+  '/o/$org/settings': typeof AppOOrgSettingsRouteWithChildren;
   '/o/$org/servers/$server': typeof AppOOrgServersServerRouteWithChildren;
   '/o/$org/servers/new': typeof AppOOrgServersNewRoute;
+  '/o/$org/settings/danger': typeof AppOOrgSettingsDangerRoute;
+  '/o/$org/settings/members': typeof AppOOrgSettingsMembersRoute;
+  '/o/$org/settings/roles': typeof AppOOrgSettingsRolesRoute;
   '/o/$org/servers/': typeof AppOOrgServersIndexRoute;
+  '/o/$org/settings/': typeof AppOOrgSettingsIndexRoute;
+  '/o/$org/servers/$server/access': typeof AppOOrgServersServerAccessRoute;
   '/o/$org/servers/$server/activity': typeof AppOOrgServersServerActivityRoute;
   '/o/$org/servers/$server/console': typeof AppOOrgServersServerConsoleRoute;
   '/o/$org/servers/$server/install': typeof AppOOrgServersServerInstallRoute;
@@ -161,6 +211,7 @@ export interface FileRoutesByTo {
   '/check-mail': typeof CheckMailRoute;
   '/confirm-email': typeof ConfirmEmailRoute;
   '/forgot-password': typeof ForgotPasswordRoute;
+  '/invite': typeof InviteRoute;
   '/reset-password': typeof ResetPasswordRoute;
   '/sign-in': typeof SignInRoute;
   '/sign-up': typeof SignUpRoute;
@@ -169,7 +220,12 @@ export interface FileRoutesByTo {
   '/o/$org': typeof AppOOrgRouteWithChildren;
   '/o/$org/account': typeof AppOOrgAccountRoute;
   '/o/$org/servers/new': typeof AppOOrgServersNewRoute;
+  '/o/$org/settings/danger': typeof AppOOrgSettingsDangerRoute;
+  '/o/$org/settings/members': typeof AppOOrgSettingsMembersRoute;
+  '/o/$org/settings/roles': typeof AppOOrgSettingsRolesRoute;
   '/o/$org/servers': typeof AppOOrgServersIndexRoute;
+  '/o/$org/settings': typeof AppOOrgSettingsIndexRoute;
+  '/o/$org/servers/$server/access': typeof AppOOrgServersServerAccessRoute;
   '/o/$org/servers/$server/activity': typeof AppOOrgServersServerActivityRoute;
   '/o/$org/servers/$server/console': typeof AppOOrgServersServerConsoleRoute;
   '/o/$org/servers/$server/install': typeof AppOOrgServersServerInstallRoute;
@@ -183,6 +239,7 @@ export interface FileRoutesById {
   '/check-mail': typeof CheckMailRoute;
   '/confirm-email': typeof ConfirmEmailRoute;
   '/forgot-password': typeof ForgotPasswordRoute;
+  '/invite': typeof InviteRoute;
   '/reset-password': typeof ResetPasswordRoute;
   '/sign-in': typeof SignInRoute;
   '/sign-up': typeof SignUpRoute;
@@ -190,9 +247,15 @@ export interface FileRoutesById {
   '/_app/welcome': typeof AppWelcomeRoute;
   '/_app/o/$org': typeof AppOOrgRouteWithChildren;
   '/_app/o/$org/account': typeof AppOOrgAccountRoute;
+  '/_app/o/$org/settings': typeof AppOOrgSettingsRouteWithChildren;
   '/_app/o/$org/servers/$server': typeof AppOOrgServersServerRouteWithChildren;
   '/_app/o/$org/servers/new': typeof AppOOrgServersNewRoute;
+  '/_app/o/$org/settings/danger': typeof AppOOrgSettingsDangerRoute;
+  '/_app/o/$org/settings/members': typeof AppOOrgSettingsMembersRoute;
+  '/_app/o/$org/settings/roles': typeof AppOOrgSettingsRolesRoute;
   '/_app/o/$org/servers/': typeof AppOOrgServersIndexRoute;
+  '/_app/o/$org/settings/': typeof AppOOrgSettingsIndexRoute;
+  '/_app/o/$org/servers/$server/access': typeof AppOOrgServersServerAccessRoute;
   '/_app/o/$org/servers/$server/activity': typeof AppOOrgServersServerActivityRoute;
   '/_app/o/$org/servers/$server/console': typeof AppOOrgServersServerConsoleRoute;
   '/_app/o/$org/servers/$server/install': typeof AppOOrgServersServerInstallRoute;
@@ -206,6 +269,7 @@ export interface FileRouteTypes {
     | '/check-mail'
     | '/confirm-email'
     | '/forgot-password'
+    | '/invite'
     | '/reset-password'
     | '/sign-in'
     | '/sign-up'
@@ -213,9 +277,15 @@ export interface FileRouteTypes {
     | '/welcome'
     | '/o/$org'
     | '/o/$org/account'
+    | '/o/$org/settings'
     | '/o/$org/servers/$server'
     | '/o/$org/servers/new'
+    | '/o/$org/settings/danger'
+    | '/o/$org/settings/members'
+    | '/o/$org/settings/roles'
     | '/o/$org/servers/'
+    | '/o/$org/settings/'
+    | '/o/$org/servers/$server/access'
     | '/o/$org/servers/$server/activity'
     | '/o/$org/servers/$server/console'
     | '/o/$org/servers/$server/install'
@@ -227,6 +297,7 @@ export interface FileRouteTypes {
     | '/check-mail'
     | '/confirm-email'
     | '/forgot-password'
+    | '/invite'
     | '/reset-password'
     | '/sign-in'
     | '/sign-up'
@@ -235,7 +306,12 @@ export interface FileRouteTypes {
     | '/o/$org'
     | '/o/$org/account'
     | '/o/$org/servers/new'
+    | '/o/$org/settings/danger'
+    | '/o/$org/settings/members'
+    | '/o/$org/settings/roles'
     | '/o/$org/servers'
+    | '/o/$org/settings'
+    | '/o/$org/servers/$server/access'
     | '/o/$org/servers/$server/activity'
     | '/o/$org/servers/$server/console'
     | '/o/$org/servers/$server/install'
@@ -248,6 +324,7 @@ export interface FileRouteTypes {
     | '/check-mail'
     | '/confirm-email'
     | '/forgot-password'
+    | '/invite'
     | '/reset-password'
     | '/sign-in'
     | '/sign-up'
@@ -255,9 +332,15 @@ export interface FileRouteTypes {
     | '/_app/welcome'
     | '/_app/o/$org'
     | '/_app/o/$org/account'
+    | '/_app/o/$org/settings'
     | '/_app/o/$org/servers/$server'
     | '/_app/o/$org/servers/new'
+    | '/_app/o/$org/settings/danger'
+    | '/_app/o/$org/settings/members'
+    | '/_app/o/$org/settings/roles'
     | '/_app/o/$org/servers/'
+    | '/_app/o/$org/settings/'
+    | '/_app/o/$org/servers/$server/access'
     | '/_app/o/$org/servers/$server/activity'
     | '/_app/o/$org/servers/$server/console'
     | '/_app/o/$org/servers/$server/install'
@@ -271,6 +354,7 @@ export interface RootRouteChildren {
   CheckMailRoute: typeof CheckMailRoute;
   ConfirmEmailRoute: typeof ConfirmEmailRoute;
   ForgotPasswordRoute: typeof ForgotPasswordRoute;
+  InviteRoute: typeof InviteRoute;
   ResetPasswordRoute: typeof ResetPasswordRoute;
   SignInRoute: typeof SignInRoute;
   SignUpRoute: typeof SignUpRoute;
@@ -312,6 +396,13 @@ declare module '@tanstack/react-router' {
       path: '/forgot-password';
       fullPath: '/forgot-password';
       preLoaderRoute: typeof ForgotPasswordRouteImport;
+      parentRoute: typeof rootRouteImport;
+    };
+    '/invite': {
+      id: '/invite';
+      path: '/invite';
+      fullPath: '/invite';
+      preLoaderRoute: typeof InviteRouteImport;
       parentRoute: typeof rootRouteImport;
     };
     '/reset-password': {
@@ -363,6 +454,13 @@ declare module '@tanstack/react-router' {
       preLoaderRoute: typeof AppOOrgAccountRouteImport;
       parentRoute: typeof AppOOrgRoute;
     };
+    '/_app/o/$org/settings': {
+      id: '/_app/o/$org/settings';
+      path: '/settings';
+      fullPath: '/o/$org/settings';
+      preLoaderRoute: typeof AppOOrgSettingsRouteImport;
+      parentRoute: typeof AppOOrgRoute;
+    };
     '/_app/o/$org/servers/': {
       id: '/_app/o/$org/servers/';
       path: '/servers';
@@ -384,11 +482,46 @@ declare module '@tanstack/react-router' {
       preLoaderRoute: typeof AppOOrgServersNewRouteImport;
       parentRoute: typeof AppOOrgRoute;
     };
+    '/_app/o/$org/settings/': {
+      id: '/_app/o/$org/settings/';
+      path: '/';
+      fullPath: '/o/$org/settings/';
+      preLoaderRoute: typeof AppOOrgSettingsIndexRouteImport;
+      parentRoute: typeof AppOOrgSettingsRoute;
+    };
+    '/_app/o/$org/settings/danger': {
+      id: '/_app/o/$org/settings/danger';
+      path: '/danger';
+      fullPath: '/o/$org/settings/danger';
+      preLoaderRoute: typeof AppOOrgSettingsDangerRouteImport;
+      parentRoute: typeof AppOOrgSettingsRoute;
+    };
+    '/_app/o/$org/settings/members': {
+      id: '/_app/o/$org/settings/members';
+      path: '/members';
+      fullPath: '/o/$org/settings/members';
+      preLoaderRoute: typeof AppOOrgSettingsMembersRouteImport;
+      parentRoute: typeof AppOOrgSettingsRoute;
+    };
+    '/_app/o/$org/settings/roles': {
+      id: '/_app/o/$org/settings/roles';
+      path: '/roles';
+      fullPath: '/o/$org/settings/roles';
+      preLoaderRoute: typeof AppOOrgSettingsRolesRouteImport;
+      parentRoute: typeof AppOOrgSettingsRoute;
+    };
     '/_app/o/$org/servers/$server/': {
       id: '/_app/o/$org/servers/$server/';
       path: '/';
       fullPath: '/o/$org/servers/$server/';
       preLoaderRoute: typeof AppOOrgServersServerIndexRouteImport;
+      parentRoute: typeof AppOOrgServersServerRoute;
+    };
+    '/_app/o/$org/servers/$server/access': {
+      id: '/_app/o/$org/servers/$server/access';
+      path: '/access';
+      fullPath: '/o/$org/servers/$server/access';
+      preLoaderRoute: typeof AppOOrgServersServerAccessRouteImport;
       parentRoute: typeof AppOOrgServersServerRoute;
     };
     '/_app/o/$org/servers/$server/activity': {
@@ -422,7 +555,26 @@ declare module '@tanstack/react-router' {
   }
 }
 
+interface AppOOrgSettingsRouteChildren {
+  AppOOrgSettingsDangerRoute: typeof AppOOrgSettingsDangerRoute;
+  AppOOrgSettingsMembersRoute: typeof AppOOrgSettingsMembersRoute;
+  AppOOrgSettingsRolesRoute: typeof AppOOrgSettingsRolesRoute;
+  AppOOrgSettingsIndexRoute: typeof AppOOrgSettingsIndexRoute;
+}
+
+const AppOOrgSettingsRouteChildren: AppOOrgSettingsRouteChildren = {
+  AppOOrgSettingsDangerRoute: AppOOrgSettingsDangerRoute,
+  AppOOrgSettingsMembersRoute: AppOOrgSettingsMembersRoute,
+  AppOOrgSettingsRolesRoute: AppOOrgSettingsRolesRoute,
+  AppOOrgSettingsIndexRoute: AppOOrgSettingsIndexRoute,
+};
+
+const AppOOrgSettingsRouteWithChildren = AppOOrgSettingsRoute._addFileChildren(
+  AppOOrgSettingsRouteChildren,
+);
+
 interface AppOOrgServersServerRouteChildren {
+  AppOOrgServersServerAccessRoute: typeof AppOOrgServersServerAccessRoute;
   AppOOrgServersServerActivityRoute: typeof AppOOrgServersServerActivityRoute;
   AppOOrgServersServerConsoleRoute: typeof AppOOrgServersServerConsoleRoute;
   AppOOrgServersServerInstallRoute: typeof AppOOrgServersServerInstallRoute;
@@ -431,6 +583,7 @@ interface AppOOrgServersServerRouteChildren {
 }
 
 const AppOOrgServersServerRouteChildren: AppOOrgServersServerRouteChildren = {
+  AppOOrgServersServerAccessRoute: AppOOrgServersServerAccessRoute,
   AppOOrgServersServerActivityRoute: AppOOrgServersServerActivityRoute,
   AppOOrgServersServerConsoleRoute: AppOOrgServersServerConsoleRoute,
   AppOOrgServersServerInstallRoute: AppOOrgServersServerInstallRoute,
@@ -443,6 +596,7 @@ const AppOOrgServersServerRouteWithChildren =
 
 interface AppOOrgRouteChildren {
   AppOOrgAccountRoute: typeof AppOOrgAccountRoute;
+  AppOOrgSettingsRoute: typeof AppOOrgSettingsRouteWithChildren;
   AppOOrgServersServerRoute: typeof AppOOrgServersServerRouteWithChildren;
   AppOOrgServersNewRoute: typeof AppOOrgServersNewRoute;
   AppOOrgServersIndexRoute: typeof AppOOrgServersIndexRoute;
@@ -450,6 +604,7 @@ interface AppOOrgRouteChildren {
 
 const AppOOrgRouteChildren: AppOOrgRouteChildren = {
   AppOOrgAccountRoute: AppOOrgAccountRoute,
+  AppOOrgSettingsRoute: AppOOrgSettingsRouteWithChildren,
   AppOOrgServersServerRoute: AppOOrgServersServerRouteWithChildren,
   AppOOrgServersNewRoute: AppOOrgServersNewRoute,
   AppOOrgServersIndexRoute: AppOOrgServersIndexRoute,
@@ -476,6 +631,7 @@ const rootRouteChildren: RootRouteChildren = {
   CheckMailRoute: CheckMailRoute,
   ConfirmEmailRoute: ConfirmEmailRoute,
   ForgotPasswordRoute: ForgotPasswordRoute,
+  InviteRoute: InviteRoute,
   ResetPasswordRoute: ResetPasswordRoute,
   SignInRoute: SignInRoute,
   SignUpRoute: SignUpRoute,

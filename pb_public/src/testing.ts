@@ -1,7 +1,7 @@
 // What every unit test starts from, and what they share.
 import { afterEach, vi } from 'vitest';
 import { pb } from '@/api/client';
-import type { Metrics, Server } from '@/api/views';
+import type { Invite, Metrics, PermissionInfo, Person, Role, Roles, Server } from '@/api/views';
 
 // jsdom has no media queries and no layout; Mantine asks for the colour scheme and watches sizes.
 globalThis.window &&= Object.assign(window, {
@@ -65,6 +65,95 @@ export function someMetrics(differs: Partial<Metrics> = {}): Metrics {
     net_out_bytes_per_s: same(2048),
     disk_bytes: same(1024 ** 3),
     running_ms: running,
+    ...differs,
+  };
+}
+
+/** Max, a member of the whole organisation, with what the test says differently. */
+export function aMember(differs: Partial<Person> = {}): Person {
+  return {
+    user: 'user00000000002',
+    name: 'Max Member',
+    email: 'max@example.org',
+    role: 'role00000000004',
+    role_key: 'MEMBER',
+    role_name: 'Member',
+    servers: [],
+    invited_by: 'Olivia Owner',
+    joined_at: '2026-11-20T10:00:00Z',
+    ...differs,
+  };
+}
+
+export function anInvite(differs: Partial<Invite> = {}): Invite {
+  return {
+    id: 'invite000000001',
+    email: 'lena@example.org',
+    role: 'role00000000004',
+    role_name: 'Member',
+    server: '',
+    server_name: '',
+    invited_by: 'Olivia Owner',
+    expires_at: '2026-12-04T10:00:00Z',
+    created: '2026-11-27T10:00:00Z',
+    ...differs,
+  };
+}
+
+/** The role MEMBER, with what the test says differently. */
+export function aRole(differs: Partial<Role> = {}): Role {
+  return {
+    id: 'role00000000004',
+    key: 'MEMBER',
+    name: 'Member',
+    description: 'Sees servers, reads consoles, starts and restarts',
+    system: true,
+    permissions: ['console.read', 'server.read', 'server.restart', 'server.start', 'tenant.read'],
+    members: 1,
+    assignable: true,
+    ...differs,
+  };
+}
+
+/** Permissions by their keys; the viewer has all but those. */
+export const permissions = (keys: string[], lacks: string[] = []): PermissionInfo[] =>
+  keys.map((key) => ({
+    key,
+    resource: key.split('.')[0] ?? '',
+    description: `May ${key}`,
+    yours: !lacks.includes(key),
+  }));
+
+/** What an admin sees: the owner's role is not his to give, and one role is the organisation's own. */
+export function someRoles(differs: Partial<Roles> = {}): Roles {
+  const keys = [
+    ...['console.read', 'console.write', 'member.invite', 'member.update', 'role.manage', 'server.activity'],
+    ...[
+      'server.delete',
+      'server.read',
+      'server.restart',
+      'server.start',
+      'server.stop',
+      'tenant.delete',
+      'tenant.read',
+    ],
+  ];
+  return {
+    items: [
+      aRole({ id: 'role00000000001', key: 'OWNER', name: 'Owner', permissions: keys, assignable: false }),
+      aRole({ id: 'role00000000003', key: 'SUPPORT', name: 'Support', members: 0 }),
+      aRole(),
+      aRole({
+        id: 'role0000000000x',
+        key: 'role0000000000x',
+        name: 'Console only',
+        description: '',
+        system: false,
+        permissions: ['console.read', 'console.write', 'server.read'],
+        members: 0,
+      }),
+    ],
+    permissions: permissions(keys, ['tenant.delete']),
     ...differs,
   };
 }

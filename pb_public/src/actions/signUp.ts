@@ -9,8 +9,8 @@ export interface SignUp {
   password: string;
 }
 
-/** Throws ApiError, with `fields.email` when the address has an account already. */
-export async function signUp(who: SignUp): Promise<void> {
+/** `mail`: whether the confirmation is sent. Throws ApiError, with `fields.email` when the address has an account already. */
+export async function signUp(who: SignUp, mail = true): Promise<void> {
   const email = who.email.trim();
   try {
     await pb
@@ -21,7 +21,7 @@ export async function signUp(who: SignUp): Promise<void> {
   }
   try {
     await pb.collection('users').authWithPassword(email, who.password);
-    await pb.collection('users').requestVerification(email);
+    if (mail) await pb.collection('users').requestVerification(email);
   } catch (cause) {
     throw asApiError(cause);
   }

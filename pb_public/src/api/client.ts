@@ -23,7 +23,7 @@ function storageWorks(): boolean {
 }
 
 export interface Ask {
-  method?: 'GET' | 'POST' | 'PATCH' | 'DELETE';
+  method?: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
   /** Slug or id of the organisation; sent as X-Tenant. */
   org?: string;
   query?: Record<string, string | number | undefined>;

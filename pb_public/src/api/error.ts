@@ -34,7 +34,7 @@ export function fromBody(status: number, body: unknown, requestId = ''): ApiErro
   const raw = (typeof body === 'object' && body !== null ? body : {}) as Record<string, unknown>;
   const code = typeof raw.code === 'string' ? raw.code : byStatus(status);
   const id = typeof raw.request_id === 'string' ? raw.request_id : requestId;
-  return new ApiError(status, code, sentence(status, raw.message), fields(raw.data ?? {}), id);
+  return new ApiError(status, code, sentence(status, code, raw.message), fields(raw.data ?? {}), id);
 }
 
 function byStatus(status: number): string {
@@ -42,8 +42,8 @@ function byStatus(status: number): string {
   return names[status] ?? (status >= 500 ? 'internal' : 'invalid_input');
 }
 
-function sentence(status: number, message: unknown): string {
-  if (status === 429) return t('error.tooMany');
+function sentence(status: number, code: string, message: unknown): string {
+  if (status === 429 && code !== 'too_soon') return t('error.tooMany');
   if (status === 401) return t('error.unauthenticated');
   if (typeof message === 'string' && message !== '' && status < 500) return message;
   return t('error.internal');

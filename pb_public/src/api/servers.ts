@@ -24,6 +24,10 @@ export function listServers(org: string, q: ServerQuery, signal?: AbortSignal): 
   return request('servers', { org, query, signal });
 }
 
+/** The first 200 servers by name, to choose one from. */
+export const listChoice = (org: string, signal?: AbortSignal): Promise<Page<Server>> =>
+  request('servers', { org, query: { sort: 'name', per_page: 200 }, signal });
+
 export async function getServer(org: string, id: string, signal?: AbortSignal): Promise<ServerDetail> {
   const answer = await request<ServerDetail | { server: ServerDetail }>(`servers/${encodeURIComponent(id)}`, {
     org,

@@ -62,8 +62,83 @@ export interface Current {
   permissions: string[];
   /** null: all servers; else the ids this member is bound to. */
   servers: string[] | null;
-  quota: Quota;
-  used: Quota;
+  /** null: this member was let in for single servers only, and what the organisation has is not told. */
+  quota: Quota | null;
+  used: Quota | null;
+}
+
+/** A role that somebody has for one server. */
+export interface Grant {
+  server: string;
+  server_name: string;
+  role: string;
+  role_name: string;
+}
+
+export interface Person {
+  user: string;
+  name: string;
+  /** Only those who manage members are told. */
+  email?: string;
+  /** Id of the role for the whole organisation; "": let in for single servers only. */
+  role: string;
+  role_key: string;
+  role_name: string;
+  servers: Grant[];
+  /** "" for the founder, and when nobody knows any more. */
+  invited_by: string;
+  joined_at: string;
+}
+
+/** An invitation that is open. Its token is in the mail alone. */
+export interface Invite {
+  id: string;
+  email: string;
+  role: string;
+  role_name: string;
+  /** "": for the whole organisation. */
+  server: string;
+  server_name: string;
+  invited_by: string;
+  expires_at: string;
+  created: string;
+}
+
+/** An invitation as whoever has its link sees it. */
+export interface InvitePreview {
+  email: string;
+  tenant_name: string;
+  role_name: string;
+  server_name: string;
+  invited_by: string;
+  expires_at: string;
+}
+
+export interface Role {
+  id: string;
+  key: string;
+  name: string;
+  description: string;
+  /** The same in every organisation, and not to be changed. */
+  system: boolean;
+  permissions: string[];
+  /** How many have it, also for single servers. */
+  members: number;
+  /** Whether the viewer may give it to others. */
+  assignable: boolean;
+}
+
+export interface PermissionInfo {
+  key: string;
+  resource: string;
+  description: string;
+  /** Whether the viewer has it, and so may put it into roles. */
+  yours: boolean;
+}
+
+export interface Roles {
+  items: Role[];
+  permissions: PermissionInfo[];
 }
 
 export interface Limits {

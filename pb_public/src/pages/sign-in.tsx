@@ -2,6 +2,7 @@ import { Button, PasswordInput, TextInput } from '@mantine/core';
 import { createFileRoute, Link, redirect, useRouter } from '@tanstack/react-router';
 import { useState } from 'react';
 import { signIn } from '@/actions/signIn';
+import { invitedEmail } from '@/stores/invitation';
 import { checkEmail } from '@/stores/rules';
 import { safeNext, session } from '@/stores/session';
 import { t } from '@/texts';
@@ -30,7 +31,7 @@ export const Route = createFileRoute('/sign-in')({
 function SignIn() {
   const { next, ended, done } = Route.useSearch();
   const router = useRouter();
-  const [email, setEmail] = useState('');
+  const [email, setEmail] = useState(() => invitedEmail(next));
   const [password, setPassword] = useState('');
   const [errors, setErrors] = useState<{ email?: string; password?: string }>({});
   const { run, busy } = useAct(
@@ -52,7 +53,10 @@ function SignIn() {
       lead={t('door.signInLead')}
       foot={
         <>
-          {t('door.noAccount')} <Link to="/sign-up">{t('door.signUp')}</Link>
+          {t('door.noAccount')}{' '}
+          <Link to="/sign-up" search={{ next }}>
+            {t('door.signUp')}
+          </Link>
         </>
       }
     >

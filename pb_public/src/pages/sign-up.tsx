@@ -2,19 +2,27 @@ import { Button, PasswordInput, TextInput } from '@mantine/core';
 import { createFileRoute, Link, useNavigate } from '@tanstack/react-router';
 import { useState } from 'react';
 import { signUp } from '@/actions/signUp';
+import { invitedEmail } from '@/stores/invitation';
 import { checkEmail, checkPassword, checkPersonName } from '@/stores/rules';
 import { session } from '@/stores/session';
 import { t } from '@/texts';
 import { Door } from '@/ui/Door';
 import { useAct } from '@/ui/useAct';
 
-export const Route = createFileRoute('/sign-up')({ component: SignUp });
+export const Route = createFileRoute('/sign-up')({
+  validateSearch: (s: Record<string, unknown>): { next?: string } => ({
+    next: typeof s.next === 'string' ? s.next : undefined,
+  }),
+  component: SignUp,
+});
 
 const empty = { name: '', email: '', password: '' };
 
 function SignUp() {
   const navigate = useNavigate();
-  const [who, setWho] = useState(empty);
+  const { next } = Route.useSearch();
+  const [invited] = useState(() => invitedEmail(next));
+  const [who, setWho] = useState({ ...empty, email: invited });
   const [errors, setErrors] = useState(empty);
   const { run, busy } = useAct(
     async () => {
@@ -25,13 +33,15 @@ function SignUp() {
       };
       setErrors(faults);
       if (faults.name || faults.email || faults.password) return;
-      await signUp(who);
-      await navigate({ to: '/check-mail' });
+      // The mail of the invitation has come to this address: accepting confirms it, and another mail would only confuse.
+      const confirmed = invited !== '' && who.email.trim().toLowerCase() === invited.toLowerCase();
+      await signUp(who, !confirmed);
+      await (invited ? navigate({ to: '/invite' }) : navigate({ to: '/check-mail' }));
     },
     (error) => {
       const { name, email, password } = error.fields;
       if (session()) {
-        void navigate({ to: '/check-mail' }); // the account is there; only the mail is not, and that page sends it again
+        void navigate({ to: invited ? '/invite' : '/check-mail' }); // the account is there; only the mail is not, and that page sends it again
         return false;
       }
       setErrors({ name: name?.message ?? '', email: email?.message ?? '', password: password?.message ?? '' });
@@ -46,10 +56,13 @@ function SignUp() {
   return (
     <Door
       title={t('door.signUpTitle')}
-      lead={t('door.signUpLead')}
+      lead={t(invited ? 'invitation.signUpPlain' : 'door.signUpLead')}
       foot={
         <>
-          {t('door.haveAccount')} <Link to="/sign-in">{t('door.signIn')}</Link>
+          {t('door.haveAccount')}{' '}
+          <Link to="/sign-in" search={{ next }}>
+            {t('door.signIn')}
+          </Link>
         </>
       }
     >

@@ -1,7 +1,7 @@
 // Realtime of one organisation: applies its messages to the cache and knows since when the picture is old.
 import type { QueryClient } from '@tanstack/react-query';
 import { pb } from '@/api/client';
-import type { Job, Page, Server, ServerDetail } from '@/api/views';
+import type { Job, Page, Server, ServerDetail, Tenant } from '@/api/views';
 import { isNewer, newer, refresh } from './rev';
 
 /** One message of the topic mamba.tenant.<id>. */
@@ -29,13 +29,33 @@ export function apply(client: QueryClient, org: string, message: Message): void 
     case 'activity':
       void client.invalidateQueries({ queryKey: ['org', org, 'activity'] });
       return;
+    case 'member': // what somebody may do, perhaps ourselves; who has which role; an invitation that was accepted
+      again(client, org, 'members', 'access', 'roles', 'invites', 'current');
+      return;
+    case 'role': // an invitation to a role ends with it
+      again(client, org, 'roles', 'members', 'access', 'invites', 'current');
+      return;
+    case 'invite':
+      again(client, org, 'invites');
+      return;
     case 'tenant':
-      void client.invalidateQueries({ queryKey: ['org', org, 'current'] });
+      // Its address may be another one now: the frame goes there before anything is asked of the old one.
+      client.setQueryData<Tenant[]>(['tenants'], (held) =>
+        held?.map((one) =>
+          one.id === message.id ? { ...one, ...(message.data as Partial<Tenant> | undefined) } : one,
+        ),
+      );
+      again(client, org, 'current');
       void client.invalidateQueries({ queryKey: ['tenants'] });
       return;
     case 'resync':
       void client.invalidateQueries({ queryKey: ['org', org] });
   }
+}
+
+/** Asks again for these kinds of queries; those that nobody looks at wait until somebody does. */
+export function again(client: QueryClient, org: string, ...kinds: string[]): void {
+  for (const kind of kinds) void client.invalidateQueries({ queryKey: ['org', org, kind] });
 }
 
 /** Puts a server's view wherever it is shown, if it is newer. Also used for what commands answer. */
@@ -84,7 +104,7 @@ export interface LiveState {
 }
 
 /** The kinds of queries that messages keep fresh. */
-const told = new Set(['server', 'servers', 'activity', 'current']);
+const told = new Set(['server', 'servers', 'activity', 'current', 'members', 'invites', 'roles', 'access']);
 
 const RETRY_MS = 5000;
 const POLL_MS = 1000;
@@ -137,6 +157,7 @@ export class Live {
     } catch {
       if (this.stopped) return;
       this.set({ lostAt: this.state.lostAt ?? Date.now() });
+      again(this.client, this.org, 'current'); // perhaps one is not in it any more
       clearInterval(this.poll); // nothing is subscribed: a connection alone would not do
       this.retry = setTimeout(() => void this.subscribe(), RETRY_MS);
     }
@@ -152,12 +173,12 @@ export class Live {
 
   private connected(): void {
     clearInterval(this.poll);
-    const again = this.state.lostAt !== null;
+    const after = this.state.lostAt !== null;
     this.set({ lostAt: null });
     // What changed between an answer and the first subscription was told to nobody, either.
     void this.client.invalidateQueries({
       queryKey: ['org', this.org],
-      predicate: ({ queryKey }) => again || told.has(String(queryKey[2])),
+      predicate: ({ queryKey }) => after || told.has(String(queryKey[2])),
     });
   }
 

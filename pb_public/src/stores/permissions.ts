@@ -1,10 +1,16 @@
 // The one place where the screen asks what somebody may do. It only hides; the panel decides.
 import { useQuery } from '@tanstack/react-query';
-import type { Server } from '@/api/views';
+import type { Current, Server } from '@/api/views';
 import { currentQuery } from './queries';
 
 export type Permission =
+  | 'tenant.read'
   | 'tenant.update'
+  | 'tenant.transfer'
+  | 'member.invite'
+  | 'member.update'
+  | 'member.remove'
+  | 'role.manage'
   | 'server.read'
   | 'server.create'
   | 'server.update'
@@ -24,13 +30,18 @@ export interface Permissions {
   actions(server: Pick<Server, 'actions'>): string[];
 }
 
-export function permissionsOf(granted: string[] | undefined): Permissions {
-  const have = new Set(granted ?? []);
-  const can = (permission: string) => have.has(permission) || have.has('*');
+// What concerns the organisation and not one of its servers.
+const whole = /^(tenant|member|role|audit)\.|^server\.create$/;
+
+/** `current` says what somebody may do anywhere; who was let in for single servers may do it there alone. */
+export function permissionsOf(current: Pick<Current, 'permissions' | 'quota'> | undefined): Permissions {
+  const have = new Set(current?.permissions ?? []);
+  const bound = current?.quota === null;
+  const can = (permission: string) => have.has(permission) && !(bound && whole.test(permission));
   return { can, actions: (server) => (server.actions ?? []).filter((a) => can(`server.${a}`)) };
 }
 
 /** Permissions in an organisation. Nothing is allowed until the panel has answered. */
 export function usePermissions(org: string): Permissions {
-  return permissionsOf(useQuery(currentQuery(org)).data?.permissions);
+  return permissionsOf(useQuery(currentQuery(org)).data);
 }

@@ -89,7 +89,7 @@ describe('the install story', () => {
 
 describe('permissions', () => {
   it('shows what is possible now and allowed, and nothing before the panel has answered', () => {
-    const may = permissionsOf(['server.stop', 'console.read']);
+    const may = permissionsOf({ permissions: ['server.stop', 'console.read'], quota: null });
     expect(may.actions(aServer())).toEqual(['stop']);
     expect(may.actions(aServer({ actions: null }))).toEqual([]);
     expect(may.can('console.read')).toBe(true);

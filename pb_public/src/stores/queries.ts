@@ -2,7 +2,16 @@
 import { keepPreviousData, QueryClient, queryOptions, replaceEqualDeep } from '@tanstack/react-query';
 import { getGame, listBlueprints } from '@/api/blueprints';
 import { ApiError } from '@/api/error';
-import { askPlacement, getMetrics, getServer, listActivity, listServers, type ServerQuery } from '@/api/servers';
+import { listAccess, listInvites, listMembers, listRoles } from '@/api/people';
+import {
+  askPlacement,
+  getMetrics,
+  getServer,
+  listActivity,
+  listChoice,
+  listServers,
+  type ServerQuery,
+} from '@/api/servers';
 import { getAccount, getCurrent, listTenants } from '@/api/tenants';
 import type { Limits, MetricsRange, Page, Server, ServerDetail } from '@/api/views';
 import { untilNext } from './metrics';
@@ -50,6 +59,29 @@ export const tenantsQuery = queryOptions({ queryKey: ['tenants'], queryFn: ({ si
 
 export const currentQuery = (org: string) =>
   queryOptions({ queryKey: ['org', org, 'current'], queryFn: ({ signal }) => getCurrent(org, signal) });
+
+export const membersQuery = (org: string) =>
+  queryOptions({ queryKey: ['org', org, 'members'], queryFn: ({ signal }) => listMembers(org, signal) });
+
+export const invitesQuery = (org: string) =>
+  queryOptions({ queryKey: ['org', org, 'invites'], queryFn: ({ signal }) => listInvites(org, signal) });
+
+export const rolesQuery = (org: string) =>
+  queryOptions({ queryKey: ['org', org, 'roles'], queryFn: ({ signal }) => listRoles(org, signal) });
+
+export const accessQuery = (org: string, server: string) =>
+  queryOptions({
+    queryKey: ['org', org, 'access', server],
+    queryFn: ({ signal }) => listAccess(org, server, signal),
+  });
+
+/** The servers to choose from in a form: by name, the first 200. */
+export const choiceQuery = (org: string) =>
+  queryOptions({
+    queryKey: ['org', org, 'servers', 'choice'],
+    queryFn: ({ signal }) => listChoice(org, signal),
+    structuralSharing: keepNewerRows,
+  });
 
 export const serversQuery = (org: string, q: ServerQuery) =>
   queryOptions({

@@ -21,9 +21,10 @@ const FINE = { memory_mib: 64, cpu_millicores: 250, disk_gib: 1 } as const;
 // Where neither quota nor node says how far a slider goes.
 const CEILING = { memory_mib: 32_768, cpu_millicores: 16_000, disk_gib: 500 } as const;
 
-/** What is left of a quota. 0 as a quota means that it has no limit. */
-export function left(quota: Quota, used: Quota): Quota {
-  const one = (k: keyof Quota) => (quota[k] <= 0 ? Number.POSITIVE_INFINITY : Math.max(0, quota[k] - used[k]));
+/** What is left of a quota. 0 as a quota means that it has no limit, and so does one that is not told. */
+export function left(quota: Quota | null, used: Quota | null): Quota {
+  const one = (k: keyof Quota) =>
+    !quota || !used || quota[k] <= 0 ? Number.POSITIVE_INFINITY : Math.max(0, quota[k] - used[k]);
   return {
     servers: one('servers'),
     memory_mib: one('memory_mib'),

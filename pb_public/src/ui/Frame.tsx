@@ -1,9 +1,10 @@
 import { Tooltip } from '@mantine/core';
-import { IconSearch, IconServer2, IconUserCircle } from '@tabler/icons-react';
+import { IconSearch, IconServer2, IconSettings, IconUserCircle } from '@tabler/icons-react';
 import { useQuery } from '@tanstack/react-query';
 import { Link, useLocation, useRouter } from '@tanstack/react-router';
 import { lazy, type ReactNode, Suspense, useEffect, useState } from 'react';
 import type { Tenant } from '@/api/views';
+import { usePermissions } from '@/stores/permissions';
 import { accountQuery } from '@/stores/queries';
 import { t } from '@/texts';
 import { AccountMenu } from './AccountMenu';
@@ -27,6 +28,7 @@ export function Frame({
 }) {
   const [palette, setPalette] = useState(false);
   const account = useQuery(accountQuery).data;
+  const settings = usePermissions(org).can('tenant.read');
   useFetchedPages();
   useEffect(() => {
     const key = (e: KeyboardEvent) => {
@@ -61,6 +63,12 @@ export function Frame({
             <IconServer2 size={19} stroke={1.7} aria-hidden="true" />
             {t('frame.servers')}
           </Link>
+          {settings && (
+            <Link to="/o/$org/settings" params={{ org }} className={classes.item} activeProps={{ 'data-here': true }}>
+              <IconSettings size={19} stroke={1.7} aria-hidden="true" />
+              {t('frame.settings')}
+            </Link>
+          )}
         </nav>
         <div className={classes.foot}>{account && <AccountMenu account={account} />}</div>
       </header>
@@ -82,6 +90,12 @@ export function Frame({
           <IconSearch size={22} stroke={1.7} aria-hidden="true" />
           {t('frame.search')}
         </button>
+        {settings && (
+          <Link to="/o/$org/settings" params={{ org }} activeProps={{ 'data-here': true }}>
+            <IconSettings size={22} stroke={1.7} aria-hidden="true" />
+            {t('frame.settings')}
+          </Link>
+        )}
         <Link to="/o/$org/account" params={{ org }} activeProps={{ 'data-here': true }}>
           <IconUserCircle size={22} stroke={1.7} aria-hidden="true" />
           {t('frame.account')}

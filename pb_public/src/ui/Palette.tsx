@@ -6,8 +6,11 @@ import {
   IconPower,
   IconSearch,
   IconServer2,
+  IconSettings,
+  IconShieldHalf,
   IconTerminal2,
   IconUserCircle,
+  IconUsers,
 } from '@tabler/icons-react';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { useNavigate } from '@tanstack/react-router';
@@ -15,9 +18,9 @@ import { type ReactNode, useDeferredValue, useEffect, useId, useRef, useState } 
 import { powerServer } from '@/actions/powerServer';
 import { rememberTenant } from '@/actions/switchTenant';
 import type { PowerAction, Server, Tenant } from '@/api/views';
-import { permissionsOf } from '@/stores/permissions';
+import { usePermissions } from '@/stores/permissions';
 import { statusWord } from '@/stores/phase';
-import { currentQuery, serversQuery } from '@/stores/queries';
+import { serversQuery } from '@/stores/queries';
 import { rank } from '@/stores/rank';
 import { type TextKey, t } from '@/texts';
 import classes from './Palette.module.css';
@@ -141,7 +144,7 @@ function useHits(org: string, tenants: Tenant[], query: string): Hit[] {
   const client = useQueryClient();
   const signOut = useSignOut();
   const servers = useServers(org, query);
-  const may = permissionsOf(useQuery(currentQuery(org)).data?.permissions);
+  const may = usePermissions(org);
   const page = (id: string, name: string, icon: ReactNode, run: () => void): Hit => ({
     id,
     group: 'palette.pages',
@@ -167,6 +170,15 @@ function useHits(org: string, tenants: Tenant[], query: string): Hit[] {
       ),
     );
   }
+  if (may.can('tenant.read')) {
+    const to = (id: string, name: string, icon: ReactNode, path: '' | '/members' | '/roles') =>
+      page(id, name, icon, () => void navigate({ to: `/o/$org/settings${path}`, params: { org } }));
+    hits.push(
+      to('settings', t('palette.settings'), <IconSettings key="i" size={18} />, ''),
+      to('members', t('org.members'), <IconUsers key="i" size={18} />, '/members'),
+      to('roles', t('org.roles'), <IconShieldHalf key="i" size={18} />, '/roles'),
+    );
+  }
   for (const s of servers) {
     const params = { org, server: s.id };
     const hit = (id: string, group: TextKey, name: string, icon: ReactNode, run: () => void, note?: string) =>
@@ -186,6 +198,15 @@ function useHits(org: string, tenants: Tenant[], query: string): Hit[] {
         t('palette.console', { name: s.name }),
         <IconTerminal2 key="i" size={18} />,
         () => void navigate({ to: '/o/$org/servers/$server/console', params }),
+      );
+    }
+    if (may.can('member.update')) {
+      hit(
+        'access',
+        'palette.servers',
+        t('palette.access', { name: s.name }),
+        <IconUsers key="i" size={18} />,
+        () => void navigate({ to: '/o/$org/servers/$server/access', params }),
       );
     }
     for (const action of quick.filter((a) => may.actions(s).includes(a))) {

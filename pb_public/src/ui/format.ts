@@ -67,6 +67,13 @@ export function exact(at: string | number): string {
   return new Intl.DateTimeFormat(locale(), { dateStyle: 'medium', timeStyle: 'medium' }).format(then);
 }
 
+/** "4 December 2026". "" for what is no time. */
+export function day(at: string): string {
+  const then = parseTime(at);
+  if (Number.isNaN(then)) return '';
+  return new Intl.DateTimeFormat(locale(), { dateStyle: 'long' }).format(then);
+}
+
 /** "14:03" of Unix seconds. */
 export const hour = (unixS: number): string =>
   new Intl.DateTimeFormat(locale(), { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' }).format(unixS * 1000);

@@ -1,10 +1,11 @@
 import { VisuallyHidden } from '@mantine/core';
 import { IconBuilding } from '@tabler/icons-react';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
-import { createFileRoute, Link, Outlet, redirect } from '@tanstack/react-router';
+import { createFileRoute, Link, Outlet, redirect, useRouter } from '@tanstack/react-router';
 import { useEffect, useMemo, useState, useSyncExternalStore } from 'react';
 import { rememberTenant } from '@/actions/switchTenant';
 import { asApiError } from '@/api/error';
+import type { Tenant } from '@/api/views';
 import { Live } from '@/stores/live';
 import { accountQuery, currentQuery, tenantsQuery } from '@/stores/queries';
 import { t } from '@/texts';
@@ -29,16 +30,20 @@ function Organisation() {
   const tenants = useQuery(tenantsQuery).data ?? [];
   const current = useQuery(currentQuery(org));
   const account = useQuery(accountQuery).data;
+  const moved = useMoved(org, current.data?.tenant.id, tenants);
   useEffect(() => rememberTenant(org), [org]);
-  const error = current.error && !current.data ? asApiError(current.error) : null;
-  const missing = error?.status === 404;
+  const failed = current.error && asApiError(current.error);
+  const missing = failed?.status === 404 && !moved; // also when one was in it a moment ago
+  const error = missing || !current.data ? failed : null;
   return (
     <Frame
       tenants={tenants}
       org={org}
       notices={
         <>
-          {current.data && <OldPicture key={current.data.tenant.id} org={org} tenant={current.data.tenant.id} />}
+          {current.data && !missing && (
+            <OldPicture key={current.data.tenant.id} org={org} tenant={current.data.tenant.id} />
+          )}
           {current.data?.tenant.status === 'SUSPENDED' && <QuietLine tone="broken">{t('frame.suspended')}</QuietLine>}
           {account?.verified === false && (
             <QuietLine>
@@ -69,6 +74,17 @@ function Organisation() {
       )}
     </Frame>
   );
+}
+
+/** Goes on under the new address when the organisation's has changed; says whether it is about to. */
+function useMoved(org: string, id: string | undefined, tenants: Tenant[]): boolean {
+  const router = useRouter();
+  const slug = tenants.find((one) => one.id === id)?.slug;
+  const moved = slug !== undefined && slug !== org && id !== org;
+  useEffect(() => {
+    if (moved) router.history.replace(router.state.location.href.replace(`/o/${org}`, `/o/${slug}`));
+  }, [moved, org, slug, router]);
+  return moved;
 }
 
 const PATIENCE_MS = 4000; // a reconnect that is quicker is nobody's business

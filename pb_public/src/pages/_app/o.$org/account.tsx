@@ -5,12 +5,14 @@ import { createFileRoute } from '@tanstack/react-router';
 import { useState } from 'react';
 import { saveName } from '@/actions/saveName';
 import type { Account as AccountView } from '@/api/views';
-import { accountQuery } from '@/stores/queries';
+import { usePermissions } from '@/stores/permissions';
+import { accountQuery, currentQuery } from '@/stores/queries';
 import { checkPersonName } from '@/stores/rules';
 import { t } from '@/texts';
 import { Card } from '@/ui/Card';
 import { Failure } from '@/ui/Failure';
 import { PageHead } from '@/ui/PageHead';
+import { LeaveRow } from '@/ui/people/LeaveRow';
 import { toastDone } from '@/ui/toast';
 import { useAct } from '@/ui/useAct';
 import { useSignOut } from '@/ui/useSignOut';
@@ -45,6 +47,7 @@ function Account() {
             ]}
           />
         </Card>
+        <Leave />
         <Card title={t('account.session')} lead={t('account.signOutLead')}>
           <Button variant="default" leftSection={<IconLogout size={17} aria-hidden="true" />} onClick={signOut}>
             {t('action.signOut')}
@@ -52,6 +55,19 @@ function Account() {
         </Card>
       </div>
     </>
+  );
+}
+
+/** For those who have no settings of the organisation to leave it from. */
+function Leave() {
+  const { org } = Route.useParams();
+  const current = useQuery(currentQuery(org)).data;
+  const settings = usePermissions(org).can('tenant.read');
+  if (!current || settings) return null;
+  return (
+    <Card title={current.tenant.name}>
+      <LeaveRow org={org} tenant={current.tenant} />
+    </Card>
   );
 }
 

@@ -15,6 +15,7 @@ import { GameArt } from '@/ui/GameArt';
 import { Crumbs } from '@/ui/PageHead';
 import { PowerButtons } from '@/ui/PowerButtons';
 import { StatusLine } from '@/ui/Status';
+import { Tabs, tabLink } from '@/ui/Tabs';
 import classes from './server.module.css';
 
 export const Route = createFileRoute('/_app/o/$org/servers/$server')({ component: ServerPage });
@@ -23,17 +24,18 @@ function ServerPage() {
   const { org, server: id } = Route.useParams();
   const server = useQuery(serverQuery(org, id));
   const crumbs = [{ text: t('servers.title'), link: { to: '/o/$org/servers', params: { org } } as const }];
-  if (server.data && server.data.status !== 'DELETED') {
+  // Also when it was there a moment ago: somebody's access to it may have been taken away.
+  const gone = server.data?.status === 'DELETED' || (server.error && asApiError(server.error).status === 404);
+  if (server.data && !gone) {
     return (
       <>
         <Crumbs crumbs={crumbs} here={server.data.name} />
         <Head server={server.data} org={org} />
-        <Tabs org={org} id={id} />
+        <Parts org={org} id={id} />
         <Outlet />
       </>
     );
   }
-  const gone = server.data?.status === 'DELETED' || (server.error && asApiError(server.error).status === 404);
   if (gone || server.error) {
     return (
       <>
@@ -83,19 +85,22 @@ function Head({ server, org }: { server: ServerDetail; org: string }) {
   );
 }
 
-function Tabs({ org, id }: { org: string; id: string }) {
+function Parts({ org, id }: { org: string; id: string }) {
   const may = usePermissions(org);
-  const params = { org, server: id };
-  const active = { exact: true, includeSearch: false };
-  const props = { params, activeOptions: active, activeProps: { 'data-here': true }, resetScroll: false };
+  const props = { ...tabLink, params: { org, server: id } };
   return (
-    <nav className={classes.tabs} aria-label={t('server.tabs')}>
+    <Tabs label={t('server.tabs')}>
       <Link to="/o/$org/servers/$server" {...props}>
         {t('server.overview')}
       </Link>
       {may.can('console.read') && (
         <Link to="/o/$org/servers/$server/console" {...props}>
           {t('server.console')}
+        </Link>
+      )}
+      {may.can('member.update') && (
+        <Link to="/o/$org/servers/$server/access" {...props}>
+          {t('server.access')}
         </Link>
       )}
       <Link to="/o/$org/servers/$server/settings" {...props}>
@@ -106,6 +111,6 @@ function Tabs({ org, id }: { org: string; id: string }) {
           {t('server.activity')}
         </Link>
       )}
-    </nav>
+    </Tabs>
   );
 }

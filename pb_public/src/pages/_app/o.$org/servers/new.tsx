@@ -70,8 +70,9 @@ function NewServerPage() {
 }
 
 function whyNot(current: Current): string {
-  if (!permissionsOf(current.permissions).can('server.create')) return t('create.notAllowed');
-  if (left(current.quota, current.used).servers < 1) return t('create.quotaUsedUp', { count: current.quota.servers });
+  if (!permissionsOf(current).can('server.create')) return t('create.notAllowed');
+  if (left(current.quota, current.used).servers < 1)
+    return t('create.quotaUsedUp', { count: current.quota?.servers ?? 0 });
   return '';
 }
 
