@@ -214,19 +214,19 @@ func eventually(t testing.TB, within time.Duration, what string, fn func() error
 type client struct {
 	t      testing.TB
 	url    string
-	in     *signedIn // nil: nobody
+	in     *userSession // nil: nobody
 	tenant string
 }
 
-// signedIn is a session, whose tokens live shorter than some tests.
-type signedIn struct {
+// userSession is a session, whose tokens live shorter than some tests.
+type userSession struct {
 	mu             sync.Mutex
 	token, refresh string    // no refresh token: an operator's
 	at             time.Time // of the token
 }
 
 // bearer returns a token that is good for a while.
-func (s *signedIn) bearer(url string) (string, error) {
+func (s *userSession) bearer(url string) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.refresh == "" || time.Since(s.at) < 10*time.Minute {
@@ -336,7 +336,7 @@ func (p *panel) signIn(collection, email, password string) *client {
 		p.t.Fatalf("sign in as %s: %d %s", email, a.status, a.raw)
 	}
 	a.into(p.t, &auth)
-	c.in = &signedIn{token: auth.Token, refresh: a.header.Get("X-Refresh-Token"), at: time.Now()}
+	c.in = &userSession{token: auth.Token, refresh: a.header.Get("X-Refresh-Token"), at: time.Now()}
 	return c
 }
 
