@@ -477,11 +477,6 @@ func (t *Tenancy) handOver(tx core.App, a access.Actor, row *collections.Tenant,
 		if err := permit.Save(tx, b); err != nil {
 			return 0, nil, fmt.Errorf("take the ownership of tenant %s: %w", row.Id, err)
 		}
-		former, err := collections.FindTenantMember(tx, b.Member())
-		if err != nil {
-			return 0, nil, fmt.Errorf("find the owner of tenant %s: %w", row.Id, err)
-		}
-		t.recheck(tx, row.Id, former.User())
 	}
 	had, err := bindingsOf(tx, next)
 	if err != nil {
@@ -521,8 +516,8 @@ func (t *Tenancy) personAnswer(tx core.App, a access.Actor, tenant, user string)
 	return http.StatusOK, list[0], nil
 }
 
-// tellMember writes the audit row and the event of a change to a member, has what is open of him asked about
-// again, and browsers fetch the list anew.
+// tellMember writes the audit row and the event of a change to a member, touches him so that what is
+// open of him is asked about again, and has browsers fetch the list anew.
 func (t *Tenancy) tellMember(tx core.App, a access.Actor, m *collections.TenantMember, action, kind string, details map[string]any, gone bool) error {
 	if !gone {
 		m.SetRev(m.Rev() + 1)
@@ -530,18 +525,7 @@ func (t *Tenancy) tellMember(tx core.App, a access.Actor, m *collections.TenantM
 			return fmt.Errorf("touch member %s: %w", m.Id, err)
 		}
 	}
-	t.recheck(tx, m.Tenant(), m.User())
 	return t.tell(tx, a, m.Tenant(), notice{action: action, kind: kind, about: "users", subject: m.User(), rev: m.Rev(), message: "member", gone: gone, details: details})
-}
-
-// recheck ends the live connections of users to a tenant once tx has committed; their browsers come back and are
-// asked again.
-func (t *Tenancy) recheck(tx core.App, tenant string, users ...string) {
-	collections.AfterCommit(tx, func() {
-		for _, u := range users {
-			t.cfg.Events.Revoke(u, tenant)
-		}
-	})
 }
 
 // notice is what is told of a change in an organisation.

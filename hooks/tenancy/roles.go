@@ -235,9 +235,6 @@ func (t *Tenancy) storeRole(tx core.App, a access.Actor, role *collections.Role,
 		if err := setPermissions(tx, role.Id, had, want, s); err != nil {
 			return 0, nil, err
 		}
-		if err := t.recheckHolders(tx, role); err != nil {
-			return 0, nil, err
-		}
 		n := notice{action: action, kind: kind, about: collections.Roles, subject: role.Id, message: "role", details: changed}
 		if err := t.tell(tx, a, tenant, n); err != nil {
 			return 0, nil, err
@@ -248,18 +245,6 @@ func (t *Tenancy) storeRole(tx core.App, a access.Actor, role *collections.Role,
 		return 0, nil, errors.Join(err, fmt.Errorf("role %s is not there", role.Id))
 	}
 	return status, list[0], nil
-}
-
-// recheckHolders has what is open of everybody who has a role asked about again.
-func (t *Tenancy) recheckHolders(tx core.App, role *collections.Role) error {
-	var users []string
-	err := tx.ConcurrentDB().Select("m.user").Distinct(true).From("role_bindings b").InnerJoin("tenant_members m", dbx.NewExp("[[m.id]] = [[b.member]]")).
-		Where(dbx.HashExp{"b.role": role.Id}).Column(&users)
-	if err != nil {
-		return fmt.Errorf("find who has the role %s: %w", role.Id, err)
-	}
-	t.recheck(tx, role.Tenant(), users...)
-	return nil
 }
 
 // setPermissions makes want a role's permissions instead of had; both are sorted.

@@ -53,12 +53,10 @@ type Auditor interface {
 	Write(tx core.App, a audit.Actor, e audit.Entry) error
 }
 
-// Announcer keeps events in the caller's transaction and tells browsers after its commit. Revoke, called
-// after it, has a user's live connections to a tenant end and be asked for again.
+// Announcer keeps events in the caller's transaction and tells browsers after its commit.
 type Announcer interface {
 	Emit(tx core.App, e events.Event) error
 	Broadcast(tx core.App, tenant string, m events.Message)
-	Revoke(user, tenant string)
 }
 
 // Idempotency runs a command in one transaction, once per Idempotency-Key (access.Access).

@@ -76,13 +76,6 @@ func (l *ledger) Broadcast(tx core.App, tenant string, m events.Message) {
 	l.add(tx, fmt.Sprintf("realtime %s %s rev=%d %s", tenant, m.Type, m.Rev, raw))
 }
 
-func (l *ledger) Revoke(user, tenant string) {
-	l.outbox.Revoke(user, tenant)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.lines = append(l.lines, fmt.Sprintf("revoke %s %s", user, tenant))
-}
-
 // world is a panel with the tenant routes on its real router.
 type world struct {
 	*tests.TestApp
