@@ -183,9 +183,9 @@ export function answering(...answers: { status: number; body?: unknown }[]): Ask
 }
 
 /** A token PocketBase's SDK takes for valid. */
-export function aToken(): string {
+export function aToken(lastsS = 3600): string {
   const part = (value: object) => btoa(JSON.stringify(value)).replace(/=+$/, '');
-  return `${part({ alg: 'HS256' })}.${part({ exp: Math.floor(Date.now() / 1000) + 3600, type: 'auth' })}.x`;
+  return `${part({ alg: 'HS256' })}.${part({ exp: Math.floor(Date.now() / 1000) + lastsS, type: 'auth' })}.x`;
 }
 
 export const aUser = { id: 'user00000000001', email: 'ana@example.org', name: 'Ana', collectionName: 'users' };

@@ -49,6 +49,39 @@ describe('request', () => {
     expect((await failed(request('account'))).code).toBe('unauthenticated');
     expect(pb.authStore.token).toBe('');
   });
+  it('renews a token that is about to end, once for all who ask, and goes on', async () => {
+    pb.authStore.save(aToken(30), aUser as never);
+    const next = aToken(900);
+    const asked = answering(
+      { status: 200, body: { token: next, record: aUser } },
+      { status: 200, body: { n: 1 } },
+      { status: 200, body: { n: 1 } },
+    );
+    await Promise.all([request('a'), request('b')]);
+    expect(asked.map((a) => a.url).sort()).toEqual(['/api/v1/a', '/api/v1/account/sessions/refresh', '/api/v1/b']);
+    expect(asked[0]?.headers.get('Authorization')).toBeNull();
+    expect(asked[2]?.headers.get('Authorization')).toBe(next);
+    expect(pb.authStore.token).toBe(next);
+  });
+  it('renews a token that the panel does not take any more, and asks again once', async () => {
+    pb.authStore.save(aToken(), aUser as never);
+    const asked = answering(
+      { status: 401, body: { code: 'session_expired' } },
+      { status: 200, body: { token: aToken(901), record: aUser } },
+      { status: 200, body: { n: 1 } },
+    );
+    expect(await request('a')).toEqual({ n: 1 });
+    expect(asked).toHaveLength(3);
+    answering({ status: 401, body: { code: 'session_expired' } }, { status: 401, body: { code: 'session_expired' } });
+    expect((await failed(request('a'))).code).toBe('session_expired');
+    expect(pb.authStore.record).toBeNull();
+  });
+  it('keeps the session when the panel cannot be reached to renew it', async () => {
+    pb.authStore.save(aToken(-5), aUser as never);
+    answering();
+    expect((await failed(request('a'))).code).toBe('network');
+    expect(pb.authStore.record).not.toBeNull();
+  });
   it('keeps the session at a 403 and when there is no connection', async () => {
     pb.authStore.save(aToken(), aUser as never);
     answering({ status: 403, body: { message: 'Only owners.' } });

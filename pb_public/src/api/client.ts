@@ -2,6 +2,7 @@
 // for signing in and for realtime alone.
 import PocketBase, { BaseAuthStore, LocalAuthStore } from 'pocketbase';
 import { ApiError, asApiError, fromBody } from './error';
+import { fresh, renew } from './renew';
 
 const REQUEST_TIMEOUT_MS = 30_000;
 
@@ -11,6 +12,13 @@ export const pb = new PocketBase(
   storageWorks() ? new LocalAuthStore('mamba.session') : new BaseAuthStore(),
 );
 pb.autoCancellation(false); // each caller passes its own signal
+pb.beforeSend = async (url, options) => {
+  await fresh(pb).catch(() => undefined); // what is asked for says what is wrong
+  const headers = { ...options.headers };
+  if (pb.authStore.token) headers.Authorization = pb.authStore.token;
+  else delete headers.Authorization;
+  return { url, options: { ...options, headers } };
+};
 
 function storageWorks(): boolean {
   try {
@@ -34,10 +42,23 @@ export interface Ask {
 }
 
 /**
- * One request to /api/v1. Throws ApiError, and nothing else. A 401 ends the session here, which
- * sends the person to the sign-in page (stores/session).
+ * One request to /api/v1. Throws ApiError, and nothing else. A token that is not good any more is
+ * renewed once; when there is none to be had the session ends here, which sends the person to the
+ * sign-in page (stores/session).
  */
 export async function request<T>(path: string, ask: Ask = {}): Promise<T> {
+  try {
+    await fresh(pb);
+    return await once<T>(path, ask);
+  } catch (cause) {
+    const spent = cause instanceof ApiError && cause.status === 401 && cause.code === 'session_expired';
+    if (!spent || !pb.authStore.record) throw cause;
+  }
+  await renew(pb);
+  return once<T>(path, ask);
+}
+
+async function once<T>(path: string, ask: Ask): Promise<T> {
   const headers: Record<string, string> = { Accept: 'application/json' };
   if (pb.authStore.token) headers.Authorization = pb.authStore.token;
   if (ask.org) headers['X-Tenant'] = ask.org;
@@ -55,7 +76,7 @@ export async function request<T>(path: string, ask: Ask = {}): Promise<T> {
   } catch (cause) {
     if (ask.signal?.aborted) throw cause; // the asker went away; Query knows its own signal
     const error = asApiError(cause);
-    if (error.status === 401) pb.authStore.clear();
+    if (error.status === 401 && error.code !== 'session_expired') pb.authStore.clear();
     throw error;
   }
 }

@@ -7,10 +7,10 @@ export interface Session {
   name: string;
 }
 
-/** The session, or null. A token that has run out is none. */
+/** The session, or null. Its token may have run out: the next request renews it, or ends the session. */
 export function session(): Session | null {
-  const { isValid, record } = pb.authStore;
-  if (!isValid || !record) return null;
+  const { record } = pb.authStore;
+  if (!record) return null;
   return { id: record.id, email: String(record.email ?? ''), name: String(record.name ?? '') };
 }
 
