@@ -38,6 +38,18 @@ export interface Account {
   verified: boolean;
 }
 
+/** Somewhere that one is signed in. */
+export interface Session {
+  id: string;
+  method: string;
+  address: string;
+  user_agent: string;
+  created: string;
+  last_used: string;
+  expires_at: string;
+  current: boolean;
+}
+
 export interface Tenant {
   id: string;
   name: string;

@@ -1,5 +1,6 @@
 // The cache: what is kept under which key, and that an older answer never replaces a newer one.
 import { keepPreviousData, QueryClient, queryOptions, replaceEqualDeep } from '@tanstack/react-query';
+import { listSessions } from '@/api/account';
 import { getGame, listBlueprints } from '@/api/blueprints';
 import { ApiError } from '@/api/error';
 import { listAccess, listInvites, listMembers, listRoles } from '@/api/people';
@@ -54,6 +55,11 @@ export function keepNewerRows(held: unknown, next: unknown): unknown {
 }
 
 export const accountQuery = queryOptions({ queryKey: ['account'], queryFn: ({ signal }) => getAccount(signal) });
+
+export const sessionsQuery = queryOptions({
+  queryKey: ['account', 'sessions'],
+  queryFn: ({ signal }) => listSessions(signal),
+});
 
 export const tenantsQuery = queryOptions({ queryKey: ['tenants'], queryFn: ({ signal }) => listTenants(signal) });
 

@@ -13,6 +13,7 @@ import { Card } from '@/ui/Card';
 import { Failure } from '@/ui/Failure';
 import { PageHead } from '@/ui/PageHead';
 import { LeaveRow } from '@/ui/people/LeaveRow';
+import { SessionsCard } from '@/ui/SessionsCard';
 import { toastDone } from '@/ui/toast';
 import { useAct } from '@/ui/useAct';
 import { useSignOut } from '@/ui/useSignOut';
@@ -48,6 +49,7 @@ function Account() {
           />
         </Card>
         <Leave />
+        <SessionsCard />
         <Card title={t('account.session')} lead={t('account.signOutLead')}>
           <Button variant="default" leftSection={<IconLogout size={17} aria-hidden="true" />} onClick={signOut}>
             {t('action.signOut')}

@@ -1,0 +1,38 @@
+// Which device a session is on, as far as its browser says.
+
+/** In the order in which they are looked for: most browsers name several others, too. */
+const browsers: [RegExp, string][] = [
+  [/\bEdg(?:e|A|iOS)?\//, 'Edge'],
+  [/\bOPR\/|\bOpera\b/, 'Opera'],
+  [/\bSamsungBrowser\//, 'Samsung Internet'],
+  [/\bFirefox\/|\bFxiOS\//, 'Firefox'],
+  [/\bChrome\/|\bCriOS\//, 'Chrome'],
+  [/\bSafari\//, 'Safari'],
+];
+
+const systems: [RegExp, string][] = [
+  [/\biPhone\b/, 'iPhone'],
+  [/\biPad\b/, 'iPad'],
+  [/\bAndroid\b/, 'Android'],
+  [/\bWindows\b/, 'Windows'],
+  [/\bMac OS X\b|\bMacintosh\b/, 'macOS'],
+  [/\bCrOS\b/, 'ChromeOS'],
+  [/\bLinux\b/, 'Linux'],
+];
+
+export interface Device {
+  /** A browser's name, or the first word of another program's; empty when nothing is said. */
+  program: string;
+  system: string;
+  handheld: boolean;
+}
+
+export function deviceOf(userAgent: string): Device {
+  const find = (list: [RegExp, string][]) => list.find(([form]) => form.test(userAgent))?.[1] ?? '';
+  const system = find(systems);
+  return {
+    program: find(browsers) || (userAgent.split(/[/\s]/)[0] ?? ''),
+    system,
+    handheld: system === 'iPhone' || system === 'iPad' || system === 'Android',
+  };
+}
