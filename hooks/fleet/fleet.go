@@ -67,6 +67,9 @@ var (
 type Placements interface {
 	// Specs returns the desired state of every server placed on the node.
 	Specs(app core.App, node string) ([]wire.Spec, error)
+	// News returns those of what a node says of its servers that Observe would not pass over, in their
+	// order. It reads once and writes nothing; it is called in no transaction.
+	News(app core.App, node string, said []wire.Observed) ([]wire.Observed, error)
 	// Observe takes what a node knows of a server; older than what is known does nothing.
 	Observe(tx core.App, node string, o wire.Observed) error
 	Crashed(tx core.App, node string, c wire.CrashReport) error

@@ -78,6 +78,42 @@ func TestOneFailingServerDoesNotStopTheSyncOfOthers(t *testing.T) {
 	}
 }
 
+// A thousand nodes with fifty servers each are synced every few minutes, and hardly anything is ever new.
+func TestASyncWritesOnlyWhatIsNewAndManyAtATime(t *testing.T) {
+	t.Parallel()
+	const servers = 120
+	p := startPanel(t)
+	var fresh atomic.Bool
+	fresh.Store(true)
+	p.placed.heard = func(wire.Observed) bool { return !fresh.Load() }
+	mux := http.NewServeMux()
+	mux.HandleFunc("PUT /v1/servers", func(w http.ResponseWriter, _ *http.Request) {
+		var reply wire.SyncReply
+		for i := range servers {
+			reply.Observed = append(reply.Observed, wire.Observed{ServerID: serverID(i)})
+		}
+		_ = json.NewEncoder(w).Encode(reply)
+	})
+	w := p.joinWings(t, "node-a", mux)
+	mustStart(t.Context(), w)
+	observed := func() int {
+		return len(told(p.placed, func(p *placements) []wire.Observed { return p.observed }))
+	}
+	eventually(t, "all are observed", func() bool { return observed() == servers })
+	p.placed.mu.Lock()
+	if n := len(p.placed.txs); n != 3 { // of eventsPerTx at most
+		t.Errorf("%d servers were taken in by %d transactions", servers, n)
+	}
+	p.placed.mu.Unlock()
+	fresh.Store(false)
+	if err := p.sync(t.Context(), w.NodeID()); err != nil {
+		t.Fatal(err)
+	}
+	if n := observed(); n != servers {
+		t.Errorf("a sync without news has %d observed", n-servers)
+	}
+}
+
 func TestRequestsToANode(t *testing.T) {
 	t.Parallel()
 	p := startPanel(t)

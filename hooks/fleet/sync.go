@@ -67,26 +67,48 @@ func (f *Fleet) sync(ctx context.Context, node string) error {
 	if err := f.Do(ctx, node, http.MethodPut, wire.APIPrefix+"/servers", wire.Sync{Specs: specs}, &reply); err != nil {
 		return err
 	}
+	news, err := f.placements.News(f.app, node, reply.Observed)
+	if err != nil {
+		return fmt.Errorf("compare servers of node %s: %w", node, err)
+	}
+	return f.observeAll(node, news)
+}
+
+// observeAll takes in states, a part of them at a time. When one fails, its part is rolled back and taken
+// one by one, so that it alone is left out.
+func (f *Fleet) observeAll(node string, news []wire.Observed) error {
 	var errs []error
-	for _, o := range reply.Observed {
-		if err := f.observe(node, o); err != nil && !errors.Is(err, ErrPermanent) {
-			errs = append(errs, err)
+	for part := range slices.Chunk(news, eventsPerTx) {
+		if f.observe(node, part...) == nil {
+			continue
+		}
+		for _, o := range part {
+			if err := f.observe(node, o); err != nil && !errors.Is(err, ErrPermanent) {
+				errs = append(errs, err)
+			}
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// observe hands one server's state to Placements in a transaction of its own.
-func (f *Fleet) observe(node string, o wire.Observed) error {
-	locks, err := f.locks(node, o.ServerID)
+// observe hands states of servers to Placements in one transaction.
+func (f *Fleet) observe(node string, list ...wire.Observed) error {
+	servers := make([]string, 0, len(list))
+	for _, o := range list {
+		servers = append(servers, o.ServerID)
+	}
+	locks, err := f.locks(node, servers...)
 	if err != nil {
 		return err
 	}
-	err = collections.Tx(f.app, locks, func(tx core.App) error { return f.placements.Observe(tx, node, o) })
-	if err != nil {
-		return fmt.Errorf("observe server %s on node %s: %w", clip(o.ServerID, 15), node, err)
-	}
-	return nil
+	return collections.Tx(f.app, locks, func(tx core.App) error {
+		for _, o := range list {
+			if err := f.placements.Observe(tx, node, o); err != nil {
+				return fmt.Errorf("observe server %s on node %s: %w", clip(o.ServerID, 15), node, err)
+			}
+		}
+		return nil
+	})
 }
 
 // locks are what a transaction needs that takes reports of servers: node:<id>, server:<id> of each,

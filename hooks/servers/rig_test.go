@@ -606,7 +606,7 @@ func (w *world) sync(n *node) {
 	if err != nil {
 		w.t.Logf("sync: %v", err)
 	}
-	for _, o := range known.Observed {
+	for _, o := range must2(w.News(w.app, n.id, known.Observed))(w.t) {
 		must(w.t, w.tx(func(tx core.App) error { return w.Observe(tx, n.id, o) }))
 	}
 }
