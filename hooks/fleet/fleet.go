@@ -62,8 +62,9 @@ var (
 )
 
 // Placements is what the servers room does with what fleet hears. Observe and its like are called
-// in a transaction that holds server:<id>, node:<id> and the audit lock of the server's tenant; what
-// they name may be unknown. An error wrapping ErrPermanent skips an event, any other is tried again.
+// in a transaction that holds server:<id> and node:<id>; the locks of allocations and incidents and those
+// of the server's tenant are there once one of them was asked for (collections.Sparing). What they name may
+// be unknown. An error wrapping ErrPermanent skips an event, any other is tried again.
 type Placements interface {
 	// Specs returns the desired state of every server placed on the node.
 	Specs(app core.App, node string) ([]wire.Spec, error)

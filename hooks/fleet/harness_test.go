@@ -357,9 +357,10 @@ type placements struct {
 	unknown  []wire.UnknownContainer
 	statuses []bool
 	rebuilt  []string
-	txs      map[*core.TxAppInfo]int    // observations by the transaction that they were in
-	fail     func(server string) error  // nil: never
-	heard    func(o wire.Observed) bool // what is no news; nil: all is
+	txs      map[*core.TxAppInfo]int                // observations by the transaction that they were in
+	fail     func(server string) error              // nil: never
+	within   func(tx core.App, server string) error // what an observation does in its transaction; nil: nothing
+	heard    func(o wire.Observed) bool             // what is no news; nil: all is
 }
 
 func (p *placements) failing(server string) error {
@@ -398,6 +399,11 @@ func (p *placements) Observe(tx core.App, _ string, o wire.Observed) error {
 	}
 	p.txs[tx.TxInfo()]++
 	p.mu.Unlock()
+	if p.within != nil {
+		if err := p.within(tx, o.ServerID); err != nil {
+			return err
+		}
+	}
 	p.keep(tx, func() { p.observed = append(p.observed, o) })
 	return p.failing(o.ServerID)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/hooks/alloc"
 	"github.com/mambahost/mamba/hooks/events"
 	"github.com/mambahost/mamba/hooks/fleet"
 	"github.com/mambahost/mamba/hooks/incidents"
@@ -23,9 +24,13 @@ func (s *Servers) Specs(app core.App, node string) ([]wire.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
+	held, err := alloc.On(app, node)
+	if err != nil {
+		return nil, err
+	}
 	specs := make([]wire.Spec, 0, len(rows))
 	for _, row := range rows {
-		spec, ok, err := s.spec(app, row)
+		spec, ok, err := s.specWith(app, row, held[row.Id])
 		if err != nil {
 			// One server that cannot be compiled must not keep the others from their node.
 			s.Log.Error("server left out of a sync", "server", row.Id, "node", node, "error", err)

@@ -94,6 +94,44 @@ func TestNewsIsWhatObserveHasToLookAt(t *testing.T) {
 	}
 }
 
+// What a server does from day to day must not wait for what others reserve and report.
+func TestOnlyWhatGivesPortsBackOrIsWrongNeedsTheLocksOfAll(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	node := w.addNode("n1", "20000-20100")
+	id := w.mustCreate("")
+	within := func(fn func(tx core.App) error) error {
+		return collections.Tx(w.app, []collections.Lock{lock(id), collections.Lock("node:" + node)}, fn)
+	}
+	said := wire.Observed{ServerID: id, PlacementEpoch: 1, Generation: 1, Installed: true, Settled: true}
+	observe := func(change func(o *wire.Observed)) error {
+		said.Revision++
+		change(&said)
+		return within(func(tx core.App) error { return w.Observe(tx, node, said) })
+	}
+	for _, state := range []wire.State{wire.StateInstalling, wire.StateStarting, wire.StateRunning, wire.StateCrashed, wire.StateRunning, wire.StateStopped} {
+		if err := observe(func(o *wire.Observed) { o.State = state }); err != nil {
+			t.Errorf("%s: %v", state, err)
+		}
+	}
+	if r := w.do(w.owner, "DELETE", "servers/"+id, ""); r.status != 202 {
+		t.Fatalf("delete: %s", r.raw)
+	}
+	row := w.row(id)
+	err := observe(func(o *wire.Observed) {
+		*o = wire.Observed{ServerID: id, PlacementEpoch: 1, Generation: row.Generation(), DeleteID: row.DeleteID(), State: wire.StateAbsent, Settled: true, Revision: 99}
+	})
+	if !errors.Is(err, collections.ErrLockOrder) || w.portsHeld(id) == 0 {
+		t.Errorf("ports went back without the lock: %v", err)
+	}
+	err = within(func(tx core.App) error {
+		return w.Observe(tx, node, wire.Observed{ServerID: "nosuchserver000", PlacementEpoch: 1, Revision: 1})
+	})
+	if !errors.Is(err, collections.ErrLockOrder) {
+		t.Errorf("an incident was opened without the lock: %v", err)
+	}
+}
+
 func TestAnObservationFromTheFutureIsAnsweredByANewerGeneration(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
