@@ -107,7 +107,7 @@ func openHousehold(t *testing.T, name string, panels int, onPG bool, size sizes)
 	must(t, insertRows(db, "nodes", strings.Fields("id name location mode status rev created updated"), 1, func(int) []any {
 		return []any{"benchnode000001", "away", "elsewhere", "ACTIVE", "OFFLINE", 1, crowdAt, crowdAt}
 	}))
-	crowd{tenants: size.tenants, servers: size.servers, nodes: []string{"benchnode000001"}, desired: wire.DesiredStopped}.fill(t, db)
+	crowd{tenants: size.tenants, servers: size.servers, nodes: []string{"benchnode000001"}, desired: wire.DesiredStopped, status: "STOPPED"}.fill(t, db)
 	must(t, db.close())
 	h.open()
 	return h

@@ -71,6 +71,18 @@ func (n *fakeNode) start(t testing.TB, from net.IP, called func(what string, too
 	n.link.Start(t.Context(), n.handler())
 }
 
+// spool is the identity of the node's spool, made before it is linked: a panel that knows it takes the
+// node for one that was here before.
+func (n *fakeNode) spool(t testing.TB) string {
+	t.Helper()
+	l, err := link.New(link.Config{Dir: n.dir, Log: slog.New(slog.DiscardHandler)})
+	must(t, err)
+	l.Stop()
+	raw, err := os.ReadFile(filepath.Join(n.dir, "spool", "spool_id"))
+	must(t, err)
+	return strings.TrimSpace(string(raw))
+}
+
 // stop waits for what runs. A node that was not started has nothing to stop.
 func (n *fakeNode) stop() {
 	if n.link != nil {
@@ -237,6 +249,8 @@ type crowd struct {
 	tenants, servers int
 	nodes            []string // that the servers are on, each the same number of them
 	desired          wire.Desired
+	status           string // of the servers
+	known            bool   // their nodes have said what they are: what a fakeNode says first is no news
 }
 
 const crowdAt = "2026-01-01 00:00:00.000Z"
@@ -261,7 +275,6 @@ func (c crowd) fill(t testing.TB, db *rows) {
 	must(t, db.NewQuery("SELECT id FROM users").Row(&user))
 	must(t, db.NewQuery("SELECT id FROM roles WHERE key = 'OWNER'").Row(&role))
 	must(t, db.NewQuery("SELECT id, latest FROM blueprints WHERE slug = 'demo'").One(&game))
-	status := map[wire.Desired]string{wire.DesiredRunning: "RUNNING", wire.DesiredStopped: "STOPPED"}[c.desired]
 	numbered := func(prefix string, i int) string { return fmt.Sprintf("%s%09d", prefix, i) }
 	must(t, db.Transactional(func(tx *dbx.Tx) error {
 		fill := func(table string, n int, columns string, row func(i int) []any) error {
@@ -278,10 +291,16 @@ func (c crowd) fill(t testing.TB, db *rows) {
 				return []any{numbered("rolebi", i), crowdTenant(i), numbered("member", i), role, crowdAt, crowdAt}
 			}),
 			fill("servers", c.servers, `id tenant name node blueprint blueprint_version variant cpu_limit_millicores mem_limit_mb disk_gb environment
-				status desired_state placement_epoch generation install_status installed_at rev created updated`, func(i int) []any {
+				status desired_state placement_epoch generation install_status installed_at observed observed_epoch observed_generation observed_revision
+				rev created updated`, func(i int) []any {
 				created := time.Date(2026, 1, 1, 0, 0, i, 0, time.UTC).Format("2006-01-02 15:04:05.000Z")
+				known, seen := 0, "null"
+				if c.known {
+					known, seen = 1, fmt.Sprintf(`{"server_id":%q,"placement_epoch":1,"generation":1,"revision":1,"settled":true,"installed":true,"state":%q}`, crowdServer(i), c.desired)
+				}
 				return []any{crowdServer(i), c.tenantOf(i), fmt.Sprint("Server ", i), c.nodeOf(i), game.ID, game.Latest, "builtin", 250, 64, 1, "{}",
-					status, string(c.desired), 1, 1, "DONE", crowdAt, 1, created, crowdAt}
+					c.status, string(c.desired), 1, 1, "DONE", crowdAt,
+					seen, known, known, known, 1, created, crowdAt}
 			}),
 			fill("allocations", c.servers, "id tenant server node ip_address ports cpu_millicores memory_mib disk_mib status allocated_at created updated", func(i int) []any {
 				ports := fmt.Sprintf(`[{"name":"game","host_ip":"127.0.0.1","host_port":%d,"container_port":7777,"protocol":"tcp"}]`, 1024+i%60_000)

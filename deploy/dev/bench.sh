@@ -4,7 +4,8 @@
 #   --write      put the table into docs/performance.md
 #   --small      small numbers of everything: shows that it runs, measures nothing
 #   --pairs N    rounds of both sides (10)
-#   --only NAME  create, start, memory, console, flood, seeded, ingest or databases
+#   --only NAME  create, start, memory, console, flood, seeded, ingest or databases; or simulation, which
+#                is no part of the whole (make simulate; docs/scale.md, table in test-results/simulation.md)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . deploy/dev/lib.sh
@@ -25,7 +26,7 @@ need_packages ps=procps
 games= rows= # what the parts need: an engine with images and the web app; a PostgreSQL
 case $only in
   "") games=yes rows=yes ;;
-  /databases) rows=yes ;;
+  /databases | /simulation) rows=yes ;;
   *) games=yes ;;
 esac
 if [ -n "$games" ]; then
@@ -35,7 +36,8 @@ fi
 [ -z "$rows" ] || need_postgres
 work=$(mktemp -d /tmp/mamba-bench.XXXXXX)
 mkdir -p test-results
-table=$PWD/test-results/bench.md
+table=$PWD/test-results/bench.md run="^TestBench\$$only"
+[ "$only" != /simulation ] || table=$PWD/test-results/simulation.md run='^TestSimulation$'
 postgres=$(mktemp -d /tmp/mamba-bench-postgres.XXXXXX) # not in $work, which only we may enter
 chmod 0755 "$postgres"
 cleanup() {
@@ -68,8 +70,8 @@ export MAMBA_TEST_BIN=$PWD/bin
 go test -tags bench -c -o "$work/bench.test" .
 
 say "measuring; leave the machine alone meanwhile"
-"$work/bench.test" -test.run "^TestBench\$$only" -test.v -test.timeout 2h -out "$table" "${args[@]}" >"$work/log" 2>&1 ||
-  { tail -60 "$work/log" >&2; die "the measurements broke off; what there is of them is in test-results/bench.md"; }
+"$work/bench.test" -test.run "$run" -test.v -test.timeout 2h -out "$table" "${args[@]}" >"$work/log" 2>&1 ||
+  { tail -60 "$work/log" >&2; die "the measurements broke off; what there is of them is in $table"; }
 cat "$table"
 
 # The table goes between the two marks of the page.
