@@ -8,7 +8,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.release=$(VERSION)
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: run test check bench build web go clean help nightly fuzz conformance
+.PHONY: run test check bench simulate build web go clean help nightly fuzz conformance
 
 run: ## start everything on this machine: panel, node, demo. Ctrl-C stops it. ARGS="--http :9000" changes it
 	@deploy/dev/run.sh $(ARGS)
@@ -21,6 +21,9 @@ check: ## format, vet, lint, imports, unit tests that need no Docker (under 3 mi
 
 bench: ## the ratios of docs/performance.md, printed as tables
 	@deploy/dev/bench.sh
+
+simulate: ## 1,000 nodes with 50,000 servers on one panel and PostgreSQL (docs/scale.md), about 15 minutes
+	@deploy/dev/bench.sh --only simulation
 
 build: web go ## web app, bin/mambahost and bin/wings
 

@@ -138,6 +138,9 @@ func compareFans(n int, pace time.Duration, floor, ours *fan, pick func(latencie
 }
 
 func percentiles(values []float64) string {
+	if len(values) == 0 {
+		return "none"
+	}
 	p50, p99 := spread(values)
 	return fmt.Sprintf("%.1f / %.1f ms", p50, p99)
 }

@@ -45,6 +45,7 @@ func TestBench(t *testing.T) {
 	}{
 		{"create", benchCreate}, {"start", benchColdStart}, {"memory", benchIdleMemory},
 		{"console", benchConsole}, {"flood", benchFlood}, {"seeded", benchSeeded}, {"ingest", benchIngest},
+		{"databases", benchDatabases},
 	} {
 		t.Run(b.name, func(t *testing.T) { b.run(t, r, size) })
 	}
@@ -53,9 +54,31 @@ func TestBench(t *testing.T) {
 // report collects the table. It is written anew after every row, so that a run that is cut off leaves
 // what it had.
 type report struct {
-	t     *testing.T
-	rows  [][]string
-	notes []string
+	t      *testing.T
+	rows   [][]string
+	tables []*table
+	notes  []string
+}
+
+// table is one beside the main one: what has other columns than a floor and ours.
+type table struct {
+	title   string // a sentence above it
+	columns []string
+	rows    [][]string
+}
+
+// table begins a further table.
+func (r *report) table(title string, columns ...string) *table {
+	t := &table{title: title, columns: columns}
+	r.tables = append(r.tables, t)
+	return t
+}
+
+// add writes a row of a further table.
+func (r *report) add(t *table, cells ...string) {
+	t.rows = append(t.rows, cells)
+	r.t.Log(strings.Join(cells, " | "))
+	r.write()
 }
 
 var columns = []string{"what", "floor", "ours", "ratio [95 %]", "reach", "met"}
@@ -83,11 +106,13 @@ func (r *report) write() {
 	if *benchSmall {
 		b.WriteString("A run with `--small`: it shows that everything runs, and measures nothing.\n\n")
 	}
-	fmt.Fprintf(&b, "| %s |\n|%s\n", strings.Join(columns, " | "), strings.Repeat(" --- |", len(columns)))
-	for _, row := range r.rows {
-		fmt.Fprintf(&b, "| %s |\n", strings.Join(row, " | "))
+	if len(r.rows) > 0 {
+		writeTable(&b, columns, r.rows)
 	}
-	b.WriteString("\n")
+	for _, t := range r.tables {
+		fmt.Fprintf(&b, "%s\n\n", t.title)
+		writeTable(&b, t.columns, t.rows)
+	}
 	for _, n := range r.notes {
 		fmt.Fprintf(&b, "- %s\n", n)
 	}
@@ -95,6 +120,14 @@ func (r *report) write() {
 		return
 	}
 	must(r.t, os.WriteFile(*benchOut, []byte(b.String()), 0o644))
+}
+
+func writeTable(b *strings.Builder, columns []string, rows [][]string) {
+	fmt.Fprintf(b, "| %s |\n|%s\n", strings.Join(columns, " | "), strings.Repeat(" --- |", len(columns)))
+	for _, row := range rows {
+		fmt.Fprintf(b, "| %s |\n", strings.Join(row, " | "))
+	}
+	b.WriteString("\n")
 }
 
 // machineLine says what it ran on: size, kernel, versions and how busy it was; no names.

@@ -64,15 +64,23 @@ const superEmail, superPassword = "root@example.org", "root-password-1"
 // newPanel prepares an installation with a superuser and a mail catcher; start runs it.
 func newPanel(t testing.TB, args ...string) *panel {
 	t.Helper()
+	return newPanelOn(t, nil, args...)
+}
+
+// newPanelOn is newPanel with further environment, as MAMBA_DB.
+func newPanelOn(t testing.TB, env []string, args ...string) *panel {
+	t.Helper()
 	mail, err := mailcatch.Start()
 	must(t, err)
 	t.Cleanup(func() { mail.Close() })
 	p := &panel{t: t, dir: t.TempDir(), mail: mail, args: args, host: os.Getenv(dockertest.HostVariable),
-		env: []string{"MAMBA_TOKEN_PACE=-1", "MAMBA_ADDRESS_PACE=-1"}} // tests are quicker than people
+		env: append(env, "MAMBA_TOKEN_PACE=-1", "MAMBA_ADDRESS_PACE=-1")} // tests are quicker than people
 	p.url, p.node = "http://"+freeAddr(t), freeAddr(t)
 	bin, err := binary()
 	must(t, err)
-	out, err := exec.Command(bin, "superuser", "upsert", superEmail, superPassword, "--dir", filepath.Join(p.dir, "pb_data")).CombinedOutput()
+	cmd := exec.Command(bin, "superuser", "upsert", superEmail, superPassword, "--dir", filepath.Join(p.dir, "pb_data"))
+	cmd.Env = append(os.Environ(), p.env...)
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("superuser: %v\n%s", err, out)
 	}

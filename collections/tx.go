@@ -63,6 +63,18 @@ func Tx(app core.App, locks []Lock, fn func(tx core.App) error) error {
 	}
 }
 
+// Sparing calls run with locks, and a second time with those in rare as well when it turned out to need
+// one of them: then it is ErrLockOrder, and everything was rolled back. It is for locks that many wait
+// for and few transactions need. Whoever needs one asks for it by a Tx inside the transaction, and
+// nothing may rely on such a lock without asking.
+func Sparing(locks, rare []Lock, run func(locks []Lock) error) error {
+	err := run(locks)
+	if errors.Is(err, ErrLockOrder) {
+		err = run(slices.Concat(locks, rare))
+	}
+	return err
+}
+
 // begin is the outermost Tx: locks, work, what was gathered for the end.
 func begin(tx core.App, advisory bool, locks []Lock, fn func(tx core.App) error) error {
 	open := &openTx{advisory: advisory, held: map[Lock]bool{}}

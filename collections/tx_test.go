@@ -1,6 +1,7 @@
 package collections_test
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -122,4 +123,43 @@ func TestATransactionThatWasEndedForAnotherIsRunAgain(t *testing.T) {
 		t.Errorf("%d changes, %v", n, err)
 	}
 	t.Logf("%d runs of two transactions", runs.Load())
+}
+
+// A lock that is seldom needed is not waited for by those who do not need it, and whoever does begins anew
+// with it: on either database, because the order of locks is checked on both.
+func TestARareLockIsTakenOnlyByWhoAsksForIt(t *testing.T) {
+	t.Parallel()
+	app := newApp(t)
+	sql(t, app, "CREATE TABLE `written` (`id` TEXT NOT NULL)")
+	locks, rare := []collections.Lock{"server:a"}, []collections.Lock{"alloc", "incidents"}
+	ask := func(tx core.App, l collections.Lock) error {
+		return collections.Tx(tx, []collections.Lock{l}, func(core.App) error { return nil })
+	}
+	for _, c := range []struct {
+		name  string
+		need  collections.Lock
+		runs  int
+		fails bool
+	}{
+		{"one that needs none of them", "server:a", 1, false},
+		{"one that needs one", "incidents", 2, false},
+		{"one that needs what is not among them", "audit:x", 2, true},
+	} {
+		runs := 0
+		err := collections.Sparing(locks, rare, func(locks []collections.Lock) error {
+			return collections.Tx(app, locks, func(tx core.App) error {
+				runs++
+				if _, err := tx.NonconcurrentDB().Insert("written", dbx.Params{"id": string(c.need)}).Execute(); err != nil {
+					return err
+				}
+				return ask(tx, c.need)
+			})
+		})
+		if runs != c.runs || errors.Is(err, collections.ErrLockOrder) != c.fails {
+			t.Errorf("%s: %d runs, %v", c.name, runs, err)
+		}
+		if n, err := count(app, "SELECT COUNT(*) FROM `written` WHERE `id` = '"+string(c.need)+"'"); err != nil || (n == 1) == c.fails {
+			t.Errorf("%s: written %d times, %v", c.name, n, err)
+		}
+	}
 }

@@ -25,6 +25,12 @@ var permit = collections.PermitFor("alloc")
 // will touch is known only after placement.
 const Lock collections.Lock = "alloc"
 
+// ask makes sure that tx has Lock: whoever named it has it, whoever did not gets it, or ErrLockOrder when
+// it is too late to wait for it (collections.Sparing).
+func ask(tx core.App) error {
+	return collections.Tx(tx, []collections.Lock{Lock}, func(core.App) error { return nil })
+}
+
 // Both asks for the same port number with TCP and with UDP.
 const Both wire.Protocol = "both"
 

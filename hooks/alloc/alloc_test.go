@@ -666,3 +666,36 @@ func (h *house) call(method, path, token, body string) *httptest.ResponseRecorde
 }
 
 func asError(err error, target **access.Error) bool { return errors.As(err, target) }
+
+// Lock is asked for by what needs it, so that a transaction that may need it must not name it.
+func TestWhoReservesWithoutTheLockIsToldSo(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	node := h.node(t, "n1", nil)
+	h.add(t, node, "10.0.0.1", "25565-25575", wire.TCP, wire.UDP)
+	h.mustReserve(t, game("s1"))
+	for name, do := range map[string]func(tx core.App) error{
+		"reserve": func(tx core.App) error { _, _, err := h.alloc.Reserve(tx, game("s2")); return err },
+		"release": func(tx core.App) error { return h.alloc.Release(tx, "s1") },
+		"resize":  func(tx core.App) error { return h.alloc.Resize(tx, "s1", alloc.Amount{CPUMillicores: 1}) },
+		"a port": func(tx core.App) error {
+			_, err := h.alloc.ReservePort(tx, "s1", alloc.PortNeed{Name: "x", Protocol: wire.TCP})
+			return err
+		},
+		"an address": func(tx core.App) error { _, err := h.alloc.ReserveIP(tx, node, "s2"); return err },
+		"ports": func(tx core.App) error {
+			_, err := h.alloc.AddPorts(tx, node, "10.0.0.2", "25565", []wire.Protocol{wire.TCP})
+			return err
+		},
+		"a node": func(tx core.App) error { return h.alloc.ForgetNode(tx, node) },
+	} {
+		if err := collections.Tx(h, []collections.Lock{"server:a"}, do); !errors.Is(err, collections.ErrLockOrder) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := h.tx(func(tx core.App) error { err := do(tx); return errors.Join(err, errUndone) }); errors.Is(err, collections.ErrLockOrder) || !errors.Is(err, errUndone) {
+			t.Errorf("%s with the lock: %v", name, err)
+		}
+	}
+}
+
+var errUndone = errors.New("rolled back")

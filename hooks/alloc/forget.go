@@ -12,6 +12,9 @@ import (
 // ForgetNode releases what servers hold on a node that is being deleted, and removes its pools, in the
 // caller's transaction, whose locks include Lock.
 func (a *Alloc) ForgetNode(tx core.App, node string) error {
+	if err := ask(tx); err != nil {
+		return err
+	}
 	if _, err := a.ReleaseByNode(tx, node); err != nil {
 		return err
 	}

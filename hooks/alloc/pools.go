@@ -144,6 +144,9 @@ func parsePort(s string) (int, error) {
 // there already is left alone. 400 when the entry cannot be read or stands for more than
 // MaxExpansion ports, 404 when there is no such node. The caller's locks include Lock.
 func (a *Alloc) AddPorts(tx core.App, node, addresses, ports string, protocols []wire.Protocol) (int64, error) {
+	if err := ask(tx); err != nil {
+		return 0, err
+	}
 	x, err := expand(addresses, ports, protocols)
 	if err != nil {
 		return 0, err
@@ -210,6 +213,9 @@ func insertNew(tx core.App, table string, columns []string, rows [][]any) (int64
 // goes with them. 409 ports_in_use, and nothing is removed, when a server holds one of them. The
 // caller's locks include Lock.
 func (a *Alloc) RemovePorts(tx core.App, node, addresses, ports string, protocols []wire.Protocol) (int64, error) {
+	if err := ask(tx); err != nil {
+		return 0, err
+	}
 	x, err := expand(addresses, ports, protocols)
 	if err != nil {
 		return 0, err

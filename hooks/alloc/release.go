@@ -19,10 +19,26 @@ func Of(app core.App, server string) (*collections.Allocation, error) {
 	return collections.One[collections.Allocation](app, collections.Allocations, dbx.HashExp{"server": server, "status": StatusActive})
 }
 
-// Release gives back all that a server holds, in the caller's transaction, whose locks include Lock.
+// On returns the active allocations of a node by server.
+func On(app core.App, node string) (map[string]*collections.Allocation, error) {
+	rows, err := collections.Every[collections.Allocation](app, collections.Allocations, "", 0, dbx.HashExp{"node": node, "status": StatusActive})
+	if err != nil {
+		return nil, fmt.Errorf("list the allocations of node %s: %w", node, err)
+	}
+	out := make(map[string]*collections.Allocation, len(rows))
+	for _, row := range rows {
+		out[row.Server()] = row
+	}
+	return out, nil
+}
+
+// Release gives back all that a server holds, in the caller's transaction, which gets Lock if it has not named it.
 // It may be called again, and for a server that never had anything. Call it only once the server is
 // observed absent, or its node is forced out: until then its ports are in use.
 func (a *Alloc) Release(tx core.App, server string) error {
+	if err := ask(tx); err != nil {
+		return err
+	}
 	if server == "" {
 		return errors.New("alloc: release needs a server")
 	}
@@ -49,6 +65,9 @@ func (a *Alloc) Release(tx core.App, server string) error {
 // ReleaseByNode gives back what every server holds on a node that is forced out, and returns how many
 // servers had their place there.
 func (a *Alloc) ReleaseByNode(tx core.App, node string) (int, error) {
+	if err := ask(tx); err != nil {
+		return 0, err
+	}
 	rows, err := collections.Every[collections.Allocation](tx, collections.Allocations, "", 0, dbx.HashExp{"node": node, "status": StatusActive})
 	if err != nil {
 		return 0, fmt.Errorf("list the allocations of node %s: %w", node, err)
@@ -68,6 +87,9 @@ func (a *Alloc) ReleaseByNode(tx core.App, node string) (int, error) {
 // Resize changes how much of its node a server has reserved. What grows must fit: 409 node_full
 // wrapping ErrNoFit. Shrinking always succeeds, also on a node that is over its capacity.
 func (a *Alloc) Resize(tx core.App, server string, to Amount) error {
+	if err := ask(tx); err != nil {
+		return err
+	}
 	row, err := Of(tx, server)
 	if err != nil {
 		return fmt.Errorf("find the allocation of server %s: %w", server, err)
@@ -99,6 +121,9 @@ func (a *Alloc) Resize(tx core.App, server string, to Amount) error {
 // ReservePort gives a server that has its place further ports on the same address: one, or two for
 // Both. 409 wrapping ErrExhausted when there is none. OffsetOf is not looked at.
 func (a *Alloc) ReservePort(tx core.App, server string, p PortNeed) ([]wire.Port, error) {
+	if err := ask(tx); err != nil {
+		return nil, err
+	}
 	row, err := Of(tx, server)
 	if err != nil {
 		return nil, fmt.Errorf("find the allocation of server %s: %w", server, err)
@@ -140,6 +165,9 @@ func (a *Alloc) ReservePort(tx core.App, server string, p PortNeed) ([]wire.Port
 // later Reserve for that server on that node uses it, and no other server gets ports on it. A server
 // that has one gets the same again. 409 wrapping ErrExhausted when there is none.
 func (a *Alloc) ReserveIP(tx core.App, node, server string) (string, error) {
+	if err := ask(tx); err != nil {
+		return "", err
+	}
 	if server == "" {
 		return "", errors.New("alloc: reserving an address needs a server")
 	}

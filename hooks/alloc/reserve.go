@@ -38,11 +38,14 @@ type Explanation struct {
 	Nodes  []NodeFit `json:"nodes"`  // by name
 }
 
-// Reserve gives a server a node, an address, ports and capacity in the caller's transaction, whose
-// locks include Lock. It writes nothing unless it succeeds. Errors: 409 wrapping ErrNoFit (no room on
+// Reserve gives a server a node, an address, ports and capacity in the caller's transaction, which
+// gets Lock if it has not named it. It writes nothing unless it succeeds. Errors: 409 wrapping ErrNoFit (no room on
 // any node, or on the one asked for), ErrExhausted (room, but no ports), ErrHeld; the explanation is
 // there in each case but the last.
 func (a *Alloc) Reserve(tx core.App, n Need) (*collections.Allocation, Explanation, error) {
+	if err := ask(tx); err != nil {
+		return nil, Explanation{}, err
+	}
 	groups, err := n.plan()
 	if err != nil {
 		return nil, Explanation{}, err

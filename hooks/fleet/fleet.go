@@ -62,11 +62,15 @@ var (
 )
 
 // Placements is what the servers room does with what fleet hears. Observe and its like are called
-// in a transaction that holds server:<id>, node:<id> and the audit lock of the server's tenant; what
-// they name may be unknown. An error wrapping ErrPermanent skips an event, any other is tried again.
+// in a transaction that holds server:<id> and node:<id>; the locks of allocations and incidents and those
+// of the server's tenant are there once one of them was asked for (collections.Sparing). What they name may
+// be unknown. An error wrapping ErrPermanent skips an event, any other is tried again.
 type Placements interface {
 	// Specs returns the desired state of every server placed on the node.
 	Specs(app core.App, node string) ([]wire.Spec, error)
+	// News returns those of what a node says of its servers that Observe would not pass over, in their
+	// order. It reads once and writes nothing; it is called in no transaction.
+	News(app core.App, node string, said []wire.Observed) ([]wire.Observed, error)
 	// Observe takes what a node knows of a server; older than what is known does nothing.
 	Observe(tx core.App, node string, o wire.Observed) error
 	Crashed(tx core.App, node string, c wire.CrashReport) error

@@ -357,7 +357,10 @@ type placements struct {
 	unknown  []wire.UnknownContainer
 	statuses []bool
 	rebuilt  []string
-	fail     func(server string) error // nil: never
+	txs      map[*core.TxAppInfo]int                // observations by the transaction that they were in
+	fail     func(server string) error              // nil: never
+	within   func(tx core.App, server string) error // what an observation does in its transaction; nil: nothing
+	heard    func(o wire.Observed) bool             // what is no news; nil: all is
 }
 
 func (p *placements) failing(server string) error {
@@ -382,7 +385,25 @@ func (p *placements) Specs(core.App, string) ([]wire.Spec, error) {
 	return slices.Clone(p.specs), nil
 }
 
+func (p *placements) News(_ core.App, _ string, said []wire.Observed) ([]wire.Observed, error) {
+	if p.heard == nil {
+		return said, nil
+	}
+	return slices.DeleteFunc(slices.Clone(said), p.heard), nil
+}
+
 func (p *placements) Observe(tx core.App, _ string, o wire.Observed) error {
+	p.mu.Lock()
+	if p.txs == nil {
+		p.txs = map[*core.TxAppInfo]int{}
+	}
+	p.txs[tx.TxInfo()]++
+	p.mu.Unlock()
+	if p.within != nil {
+		if err := p.within(tx, o.ServerID); err != nil {
+			return err
+		}
+	}
 	p.keep(tx, func() { p.observed = append(p.observed, o) })
 	return p.failing(o.ServerID)
 }

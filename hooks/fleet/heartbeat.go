@@ -143,7 +143,7 @@ func (f *Fleet) sweep(now time.Time) error {
 // and the servers' phases in the same transaction. It asks the row again: a heartbeat may have come
 // in between, or another instance been faster.
 func (f *Fleet) setAlive(node string, alive bool, now time.Time) error {
-	err := f.withServers(node, func(tx core.App, _ []string) error {
+	err := f.withServers(node, true, func(tx core.App, _ []string) error {
 		n, err := collections.FindNode(tx, node)
 		if err != nil {
 			return err

@@ -143,11 +143,11 @@ func (f *Fleet) apply(node, spool string, list []wire.Event, skip []bool) (acked
 	for _, e := range list {
 		servers = append(servers, serverOf(e))
 	}
-	locks, err := f.locks(node, servers...)
+	locks, rare, err := f.locks(node, servers...)
 	if err != nil {
 		return 0, err
 	}
-	err = collections.Tx(f.app, locks, func(tx core.App) error {
+	err = f.tx(locks, rare, func(tx core.App) error {
 		n, err := collections.FindNode(tx, node)
 		if err != nil {
 			return err

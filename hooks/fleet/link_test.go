@@ -17,6 +17,7 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/hooks/alloc"
 	"github.com/mambahost/mamba/hooks/audit"
 	"github.com/mambahost/mamba/wings/link"
 	"github.com/mambahost/mamba/wings/wire"
@@ -75,6 +76,73 @@ func TestOneFailingServerDoesNotStopTheSyncOfOthers(t *testing.T) {
 	})
 	if err := p.sync(t.Context(), w.NodeID()); !errors.Is(err, errBroken) {
 		t.Errorf("the sync says %v", err)
+	}
+}
+
+// A thousand nodes with fifty servers each are synced every few minutes, and hardly anything is ever new.
+func TestASyncWritesOnlyWhatIsNewAndManyAtATime(t *testing.T) {
+	t.Parallel()
+	const servers = 120
+	p := startPanel(t)
+	var fresh atomic.Bool
+	fresh.Store(true)
+	p.placed.heard = func(wire.Observed) bool { return !fresh.Load() }
+	mux := http.NewServeMux()
+	mux.HandleFunc("PUT /v1/servers", func(w http.ResponseWriter, _ *http.Request) {
+		var reply wire.SyncReply
+		for i := range servers {
+			reply.Observed = append(reply.Observed, wire.Observed{ServerID: serverID(i)})
+		}
+		_ = json.NewEncoder(w).Encode(reply)
+	})
+	w := p.joinWings(t, "node-a", mux)
+	mustStart(t.Context(), w)
+	observed := func() int {
+		return len(told(p.placed, func(p *placements) []wire.Observed { return p.observed }))
+	}
+	eventually(t, "all are observed", func() bool { return observed() == servers })
+	p.placed.mu.Lock()
+	if n := len(p.placed.txs); n != 3 { // of eventsPerTx at most
+		t.Errorf("%d servers were taken in by %d transactions", servers, n)
+	}
+	p.placed.mu.Unlock()
+	fresh.Store(false)
+	if err := p.sync(t.Context(), w.NodeID()); err != nil {
+		t.Fatal(err)
+	}
+	if n := observed(); n != servers {
+		t.Errorf("a sync without news has %d observed", n-servers)
+	}
+}
+
+// Reports of all nodes would wait for each other if each held the lock of allocations. It is taken only for
+// a report that needs it.
+func TestAReportTakesTheLockOfAllocationsOnlyWhenItNeedsIt(t *testing.T) {
+	t.Parallel()
+	p := startPanel(t)
+	node := p.joinWings(t, "node-a", syncing()).NodeID()
+	needy, runs := serverID(2), map[string]int{}
+	p.placed.within = func(tx core.App, server string) error {
+		runs[server]++
+		if server != needy {
+			return nil
+		}
+		return collections.Tx(tx, []collections.Lock{alloc.Lock}, func(core.App) error { return nil })
+	}
+	event := func(seq int64, server string) wire.Event {
+		return wire.Event{Seq: seq, Kind: wire.EventObserved, Observed: &wire.Observed{ServerID: server}}
+	}
+	if acked, err := p.intake(node, wire.EventBatch{SpoolID: "s", Events: []wire.Event{event(1, serverID(1)), event(2, needy), event(3, serverID(3))}}); acked != 3 || err != nil {
+		t.Fatalf("acknowledged %d, %v", acked, err)
+	}
+	if err := p.observeAll(node, []wire.Observed{{ServerID: serverID(1)}}); err != nil {
+		t.Fatal(err)
+	}
+	if runs[serverID(1)] != 3 || runs[needy] != 2 || runs[serverID(3)] != 1 {
+		t.Errorf("handed over %v times", runs) // the first batch began anew at the one that needs it
+	}
+	if got := told(p.placed, func(p *placements) []wire.Observed { return p.observed }); len(got) != 4 {
+		t.Errorf("%d counted", len(got))
 	}
 }
 

@@ -248,11 +248,16 @@ func (f *Fleet) cutRevoked(now time.Time) error {
 }
 
 func (f *Fleet) cutLinks(now time.Time, sessions []*session) error {
+	fingerprints := make([]string, 0, len(sessions))
 	for _, s := range sessions {
-		row, err := f.certificate(s.fingerprint)
-		if err != nil {
-			return fmt.Errorf("look up certificate of node %s: %w", s.node, err)
-		}
+		fingerprints = append(fingerprints, s.fingerprint)
+	}
+	rows, err := f.certificates(fingerprints)
+	if err != nil {
+		return fmt.Errorf("look up certificates of linked nodes: %w", err)
+	}
+	for _, s := range sessions {
+		row := rows[s.fingerprint] // the zero row belongs to no node
 		if row.Node != s.node || row.Revoked != "" || !now.Before(row.expires()) {
 			f.log.Warn("link cut: its certificate is not good any more", "node", s.node)
 			s.Close()

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -117,11 +118,12 @@ func nodeOf(leaf *x509.Certificate) (string, error) {
 
 // certificateRow joins a certificate with what its node says of it.
 type certificateRow struct {
-	Node    string `db:"node"`
-	Revoked string `db:"revoked_at"`
-	Ends    string `db:"not_after"`
-	Current string `db:"cert_fingerprint"`
-	Next    string `db:"cert_next_fingerprint"`
+	Fingerprint string `db:"fingerprint"`
+	Node        string `db:"node"`
+	Revoked     string `db:"revoked_at"`
+	Ends        string `db:"not_after"`
+	Current     string `db:"cert_fingerprint"`
+	Next        string `db:"cert_next_fingerprint"`
 }
 
 // expires is zero for what cannot be read, which is then over.
@@ -135,15 +137,37 @@ func (r certificateRow) expires() time.Time {
 
 // certificate returns the zero row for a fingerprint that is not known.
 func (f *Fleet) certificate(fingerprint string) (certificateRow, error) {
-	var rows []certificateRow
-	err := f.app.DB().Select("c.node", "c.revoked_at", "c.not_after", "n.cert_fingerprint", "n.cert_next_fingerprint").
+	rows, err := f.certificates([]string{fingerprint})
+	return rows[fingerprint], err
+}
+
+// maxLookup bounds the parameters of one query.
+const maxLookup = 500
+
+// certificates returns those that are known, by fingerprint.
+func (f *Fleet) certificates(fingerprints []string) (map[string]certificateRow, error) {
+	out := make(map[string]certificateRow, len(fingerprints))
+	for part := range slices.Chunk(fingerprints, maxLookup) {
+		var rows []certificateRow
+		if err := f.selectCertificates(part, &rows); err != nil {
+			return nil, err
+		}
+		for _, r := range rows {
+			out[r.Fingerprint] = r
+		}
+	}
+	return out, nil
+}
+
+func (f *Fleet) selectCertificates(fingerprints []string, rows *[]certificateRow) error {
+	wanted := make([]any, len(fingerprints))
+	for i, p := range fingerprints {
+		wanted[i] = p
+	}
+	return f.app.DB().Select("c.fingerprint", "c.node", "c.revoked_at", "c.not_after", "n.cert_fingerprint", "n.cert_next_fingerprint").
 		From(collections.NodeCertificates+" c").
 		InnerJoin(collections.Nodes+" n", dbx.NewExp("[[n.id]] = [[c.node]]")).
-		Where(dbx.HashExp{"c.fingerprint": fingerprint}).Limit(1).All(&rows)
-	if err != nil || len(rows) == 0 {
-		return certificateRow{}, err
-	}
-	return rows[0], nil
+		Where(dbx.HashExp{"c.fingerprint": wanted}).All(rows)
 }
 
 func (f *Fleet) newServer(ctx context.Context) *http.Server {

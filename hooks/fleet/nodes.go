@@ -362,7 +362,7 @@ func (f *Fleet) DeleteNode(a audit.Actor, id string, force bool) error {
 	if !wire.ValidID(id) {
 		return errNoNode
 	}
-	err := f.withServers(id, func(tx core.App, _ []string) error {
+	err := f.withServers(id, false, func(tx core.App, _ []string) error {
 		n, err := collections.FindNode(tx, id)
 		if errors.Is(err, sql.ErrNoRows) {
 			return errNoNode

@@ -462,7 +462,7 @@ func TestAServerThatComesMeanwhileIsLockedToo(t *testing.T) {
 	var locked []string
 	err := collections.Tx(p.app, []collections.Lock{nodeLock(id)}, func(tx core.App) error { // keeps the other from beginning
 		wg.Go(func() {
-			if err := p.withServers(id, func(_ core.App, servers []string) error { locked = servers; return nil }); err != nil {
+			if err := p.withServers(id, true, func(_ core.App, servers []string) error { locked = servers; return nil }); err != nil {
 				t.Error(err)
 			}
 		})
@@ -477,12 +477,12 @@ func TestAServerThatComesMeanwhileIsLockedToo(t *testing.T) {
 	if !slices.Equal(locked, []string{serverID(1)}) {
 		t.Errorf("it had the locks of the servers %v", locked)
 	}
-	locks, err := p.locks(id, serverID(1))
+	locks, _, err := p.locks(id, serverID(1))
 	if err != nil || !slices.Contains(locks, collections.Lock("server:"+serverID(1))) {
 		t.Errorf("the locks are %v, %v", locks, err)
 	}
 	// One that goes on changing is given up on.
-	if err := p.withServers(id, func(core.App, []string) error { return errMoved }); !errors.Is(err, errMoved) {
+	if err := p.withServers(id, false, func(core.App, []string) error { return errMoved }); !errors.Is(err, errMoved) {
 		t.Errorf("got %v", err)
 	}
 }

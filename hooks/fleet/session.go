@@ -284,10 +284,10 @@ func versionError(node int) *wire.Error {
 
 func (f *Fleet) noteVersion(n *collections.Node, hello wire.Hello, refused *wire.Error) error {
 	fingerprint := "node.version:" + n.Id
+	if refused == nil { // nearly always, and then it writes nothing: a thousand nodes may greet at once
+		return f.cfg.Incidents.Resolve(f.app, fingerprint, "The node speaks a version that works.")
+	}
 	return collections.Tx(f.app, []collections.Lock{incidents.Lock, nodeLock(n.Id)}, func(tx core.App) error {
-		if refused == nil {
-			return f.cfg.Incidents.Resolve(tx, fingerprint, "The node speaks a version that works.")
-		}
 		return f.cfg.Incidents.Open(tx, incidents.Incident{
 			Kind: "node.version", Fingerprint: fingerprint, Severity: "critical", Node: n.Id,
 			Title: "Node " + n.Name() + " cannot be used: its version does not fit", Detail: refused.Message + " It runs release " + clip(hello.Release, 64) + ".",

@@ -67,32 +67,61 @@ func (f *Fleet) sync(ctx context.Context, node string) error {
 	if err := f.Do(ctx, node, http.MethodPut, wire.APIPrefix+"/servers", wire.Sync{Specs: specs}, &reply); err != nil {
 		return err
 	}
+	news, err := f.placements.News(f.app, node, reply.Observed)
+	if err != nil {
+		return fmt.Errorf("compare servers of node %s: %w", node, err)
+	}
+	return f.observeAll(node, news)
+}
+
+// observeAll takes in states, a part of them at a time. When one fails, its part is rolled back and taken
+// one by one, so that it alone is left out.
+func (f *Fleet) observeAll(node string, news []wire.Observed) error {
 	var errs []error
-	for _, o := range reply.Observed {
-		if err := f.observe(node, o); err != nil && !errors.Is(err, ErrPermanent) {
-			errs = append(errs, err)
+	for part := range slices.Chunk(news, eventsPerTx) {
+		if f.observe(node, part...) == nil {
+			continue
+		}
+		for _, o := range part {
+			if err := f.observe(node, o); err != nil && !errors.Is(err, ErrPermanent) {
+				errs = append(errs, err)
+			}
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// observe hands one server's state to Placements in a transaction of its own.
-func (f *Fleet) observe(node string, o wire.Observed) error {
-	locks, err := f.locks(node, o.ServerID)
+// observe hands states of servers to Placements in one transaction.
+func (f *Fleet) observe(node string, list ...wire.Observed) error {
+	servers := make([]string, 0, len(list))
+	for _, o := range list {
+		servers = append(servers, o.ServerID)
+	}
+	locks, rare, err := f.locks(node, servers...)
 	if err != nil {
 		return err
 	}
-	err = collections.Tx(f.app, locks, func(tx core.App) error { return f.placements.Observe(tx, node, o) })
-	if err != nil {
-		return fmt.Errorf("observe server %s on node %s: %w", clip(o.ServerID, 15), node, err)
-	}
-	return nil
+	return f.tx(locks, rare, func(tx core.App) error {
+		for _, o := range list {
+			if err := f.placements.Observe(tx, node, o); err != nil {
+				return fmt.Errorf("observe server %s on node %s: %w", clip(o.ServerID, 15), node, err)
+			}
+		}
+		return nil
+	})
 }
 
-// locks are what a transaction needs that takes reports of servers: node:<id>, server:<id> of each,
-// their tenants' and the audit locks of these, and those of allocations, events and incidents.
-func (f *Fleet) locks(node string, servers ...string) ([]collections.Lock, error) {
-	locks := []collections.Lock{alloc.Lock, incidents.Lock, nodeLock(node)}
+// tx is collections.Tx that takes what is rare only when it is needed.
+func (f *Fleet) tx(locks, rare []collections.Lock, fn func(tx core.App) error) error {
+	return collections.Sparing(locks, rare, func(locks []collections.Lock) error { return collections.Tx(f.app, locks, fn) })
+}
+
+// locks are what a transaction needs that takes reports of servers: node:<id> and server:<id> of each.
+// rare are those for which nodes would wait for each other and which few reports need: a server that is
+// gone gives its ports back, one that is unknown is an incident, one that a restored panel has forgotten
+// is placed again (the tenants' locks), and an operator's command is recorded (the audit locks).
+func (f *Fleet) locks(node string, servers ...string) (locks, rare []collections.Lock, err error) {
+	locks, rare = []collections.Lock{nodeLock(node)}, []collections.Lock{alloc.Lock, incidents.Lock, audit.Lock("")}
 	var ids []any
 	for _, id := range servers {
 		if wire.ValidID(id) {
@@ -101,36 +130,39 @@ func (f *Fleet) locks(node string, servers ...string) ([]collections.Lock, error
 		}
 	}
 	if len(ids) == 0 {
-		return locks, nil
+		return locks, rare, nil
 	}
 	var tenants []string
-	err := f.app.DB().Select("tenant").Distinct(true).From(collections.Servers).Where(dbx.In("id", ids...)).Column(&tenants)
+	err = f.app.DB().Select("tenant").Distinct(true).From(collections.Servers).Where(dbx.In("id", ids...)).Column(&tenants)
 	if err != nil {
-		return nil, fmt.Errorf("find owners of servers on node %s: %w", node, err)
+		return nil, nil, fmt.Errorf("find owners of servers on node %s: %w", node, err)
 	}
 	for _, t := range tenants {
-		locks = append(locks, audit.Lock(t), tenancy.Lock(t))
+		rare = append(rare, audit.Lock(t), tenancy.Lock(t))
 	}
-	return locks, nil
+	return locks, rare, nil
 }
 
 // errMoved is a server that came to the node after the locks were chosen.
 var errMoved = errors.New("the servers of the node changed meanwhile")
 
-// withServers runs fn in a transaction that may change every server of a node: besides what locks names
-// it holds audit.Lock(""). Which servers that are may change until the locks are held; then it begins
-// anew. fn is told whose locks it has.
-func (f *Fleet) withServers(node string, fn func(tx core.App, servers []string) error) error {
+// withServers runs fn in a transaction that may change every server of a node, with what locks names;
+// sparing takes what is rare only when fn asks for it, and then runs fn again. Which servers those are may
+// change until the locks are held; then it begins anew. fn is told whose locks it has.
+func (f *Fleet) withServers(node string, sparing bool, fn func(tx core.App, servers []string) error) error {
 	for range maxLockRetries {
 		held, err := serversOn(f.app, node)
 		if err != nil {
 			return err
 		}
-		locks, err := f.locks(node, held...)
+		locks, rare, err := f.locks(node, held...)
 		if err != nil {
 			return err
 		}
-		err = collections.Tx(f.app, append(locks, audit.Lock("")), func(tx core.App) error {
+		if !sparing {
+			locks, rare = append(locks, rare...), nil
+		}
+		err = f.tx(locks, rare, func(tx core.App) error {
 			now, err := serversOn(tx, node)
 			if err != nil {
 				return err

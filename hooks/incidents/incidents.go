@@ -155,8 +155,12 @@ func findOpen(app core.App, fingerprint string) (*collections.Incident, error) {
 }
 
 // Resolve ends the open incident of a fingerprint; none is not an error, because what reports that
-// all is well does not know whether it was otherwise.
+// all is well does not know whether it was otherwise. Lock is asked for only where there is one: who
+// opens one at this moment does it after this.
 func (b *Book) Resolve(tx core.App, fingerprint, resolution string) error {
+	if _, err := findOpen(tx, fingerprint); errors.Is(err, ErrNotOpen) {
+		return nil
+	}
 	return collections.Tx(tx, []collections.Lock{Lock}, func(tx core.App) error {
 		row, err := findOpen(tx, fingerprint)
 		if errors.Is(err, ErrNotOpen) {

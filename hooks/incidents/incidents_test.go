@@ -251,3 +251,22 @@ func TestResolveSharesItsTransaction(t *testing.T) {
 		t.Fatalf("%d are open after a rollback", n)
 	}
 }
+
+// Every server that runs again says so to the book. Only where something is open may that wait for others.
+func TestResolvingNothingAsksForNoLock(t *testing.T) {
+	t.Parallel()
+	app, b := newApp(t), incidents.New(nil)
+	resolve := func() error {
+		return collections.Tx(app, []collections.Lock{"server:a"}, func(tx core.App) error { return b.Resolve(tx, "node.offline:nodeaaaaaaaaaaa:", "it came back") })
+	}
+	if err := resolve(); err != nil {
+		t.Errorf("nothing is open: %v", err)
+	}
+	open(t, b, app, offline)
+	if err := resolve(); !errors.Is(err, collections.ErrLockOrder) {
+		t.Errorf("one is open and was resolved without the lock: %v", err)
+	}
+	if rows := list(t, b, app, incidents.Filter{Status: incidents.Opened}); len(rows) != 1 {
+		t.Errorf("%d are open", len(rows))
+	}
+}

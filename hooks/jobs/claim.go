@@ -207,8 +207,25 @@ func (k *kind) backoff(attempt int64) time.Duration {
 
 // settle stores how an attempt ended. ErrLeaseLost when it is not ours to say any more.
 func (q *Queue) settle(r *Run, handlerErr error, stopping bool) error {
+	err := q.trySettle(r, handlerErr, stopping, false)
+	if errors.Is(err, errFinal) {
+		err = q.trySettle(r, handlerErr, stopping, true)
+	}
+	return err
+}
+
+// errFinal is a job that ends for good while the locks for that are not held. Most attempts end well, or
+// wait, and need none of them.
+var errFinal = errors.New("what belongs to the end of a job needs its locks")
+
+// trySettle is settle with the locks of the end of a job, or without: then it is errFinal if it needs them.
+func (q *Queue) trySettle(r *Run, handlerErr error, stopping, final bool) error {
 	k := q.kinds[r.job.Kind()]
-	return collections.Tx(q.app, q.finalLocks(k, r.job), func(tx core.App) error {
+	var locks []collections.Lock
+	if final {
+		locks = q.finalLocks(k, r.job)
+	}
+	return collections.Tx(q.app, locks, func(tx core.App) error {
 		if err := fence(tx, r.ID, r.token, true); err != nil {
 			return err
 		}
@@ -218,6 +235,9 @@ func (q *Queue) settle(r *Run, handlerErr error, stopping bool) error {
 		}
 		v := judge(attemptEnd{err: handlerErr, stopping: stopping, asked: askedOf(j), woken: !j.RunAt().Equal(r.job.RunAt()),
 			attempt: j.Attempt(), limit: j.MaxAttempts(), now: time.Now().UTC(), backoff: k.backoff(j.Attempt())})
+		if v.state != Ready && v.state != Waiting && v.state != Done && !final {
+			return errFinal
+		}
 		if p := r.pendingProgress(); p != nil {
 			j.SetProgress(types.JSONRaw(p))
 		}

@@ -898,3 +898,42 @@ func TestRegistrationMistakesPanic(t *testing.T) {
 		}()
 	}
 }
+
+// The locks of a job's end are those of its undo, which whole rooms wait for. An attempt that ends well,
+// or waits, has nothing to undo and takes none of them.
+func TestOnlyAJobThatFailsForGoodTakesTheLocksOfItsEnd(t *testing.T) {
+	bubble(t, func(t *testing.T, app core.App) {
+		taken, waited := map[string]int{}, false
+		q := New(app, Config{Log: quiet})
+		options := Options{MaxAttempts: 2, BackoffMin: time.Second, UndoLocks: func(j *collections.Job) []collections.Lock {
+			taken[j.Subject()]++
+			return []collections.Lock{"alloc"}
+		}}
+		q.Handle("a", options, func(_ ctxT, r *Run) error {
+			switch r.Job().Subject() {
+			case "waits":
+				if waited = !waited; waited {
+					return Wait(time.Second)
+				}
+			case "fails":
+				return errors.New("no")
+			}
+			return nil
+		}, func(tx core.App, r *Run, _ error) error {
+			return collections.Tx(tx, []collections.Lock{"alloc"}, func(core.App) error { return nil })
+		})
+		start(t, q)
+		ids := map[string]string{}
+		for _, subject := range []string{"ends well", "waits", "fails"} {
+			ids[subject] = enqueue(t, q, app, Job{Kind: "a", Subject: subject})
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		wantState(t, app, ids["ends well"], Done)
+		wantState(t, app, ids["waits"], Done)
+		wantState(t, app, ids["fails"], Dead)
+		if taken["ends well"]+taken["waits"] != 0 || taken["fails"] != 1 {
+			t.Errorf("locks were taken %v", taken)
+		}
+	})
+}

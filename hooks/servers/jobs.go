@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/pocketbase/pocketbase/core"
@@ -27,7 +28,9 @@ func (s *Servers) registerJobs() {
 	for _, kind := range kinds {
 		s.Jobs.Handle(kind, jobs.Options{
 			MaxAttempts: 8, BackoffMin: time.Second, BackoffMax: time.Minute, Timeout: 2 * pushTimeout,
-			UndoLocks: func(j *collections.Job) []collections.Lock { return append(locks(j.Tenant()), lock(j.Subject())) },
+			UndoLocks: func(j *collections.Job) []collections.Lock {
+				return slices.Concat(locks(j.Tenant()), rare, []collections.Lock{lock(j.Subject())})
+			},
 		}, s.carryOut, s.undo)
 	}
 }
@@ -125,8 +128,8 @@ func (s *Servers) push(ctx context.Context, r *jobs.Run, row *collections.Server
 	case err != nil:
 		return fmt.Errorf("push server %s to node %s: %w", row.Id, row.Node(), err)
 	}
-	return collections.Tx(s.App, append(locks(row.Tenant()), lock(row.Id)), func(tx core.App) error {
-		return s.Observe(tx, row.Node(), o)
+	return collections.Sparing([]collections.Lock{lock(row.Id)}, append(locks(row.Tenant()), rare...), func(locks []collections.Lock) error {
+		return collections.Tx(s.App, locks, func(tx core.App) error { return s.Observe(tx, row.Node(), o) })
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/hooks/alloc"
 	"github.com/mambahost/mamba/hooks/events"
 	"github.com/mambahost/mamba/hooks/fleet"
 	"github.com/mambahost/mamba/hooks/incidents"
@@ -23,9 +24,13 @@ func (s *Servers) Specs(app core.App, node string) ([]wire.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
+	held, err := alloc.On(app, node)
+	if err != nil {
+		return nil, err
+	}
 	specs := make([]wire.Spec, 0, len(rows))
 	for _, row := range rows {
-		spec, ok, err := s.spec(app, row)
+		spec, ok, err := s.specWith(app, row, held[row.Id])
 		if err != nil {
 			// One server that cannot be compiled must not keep the others from their node.
 			s.Log.Error("server left out of a sync", "server", row.Id, "node", node, "error", err)
@@ -36,6 +41,39 @@ func (s *Servers) Specs(app core.App, node string) ([]wire.Spec, error) {
 		}
 	}
 	return specs, nil
+}
+
+// News returns what a node says that is not known yet (fleet.Placements). Whatever Observe may have to
+// say something about is among it: what is implausible, or is said of a server that does not live there.
+func (s *Servers) News(app core.App, node string, said []wire.Observed) ([]wire.Observed, error) {
+	var rows []struct {
+		ID       string `db:"id"`
+		Placed   int64  `db:"placement_epoch"`
+		Epoch    int64  `db:"observed_epoch"`
+		Revision int64  `db:"observed_revision"`
+	}
+	err := app.DB().Select("id", "placement_epoch", "observed_epoch", "observed_revision").From(collections.Servers).
+		Where(dbx.HashExp{"node": node}).AndWhere(dbx.NewExp("[[status]] != {:deleted}", dbx.Params{"deleted": string(Deleted)})).All(&rows)
+	if err != nil {
+		return nil, fmt.Errorf("read what is known of the servers of node %s: %w", node, err)
+	}
+	known := make(map[string]int, len(rows))
+	for i, r := range rows {
+		known[r.ID] = i
+	}
+	var news []wire.Observed
+	for _, o := range said {
+		if i, ok := known[o.ServerID]; !ok || !heard(o, rows[i].Placed, rows[i].Epoch, rows[i].Revision) {
+			news = append(news, o)
+		}
+	}
+	return news, nil
+}
+
+// heard reports whether a word of a node changes nothing: it is about an older placement, or is no newer
+// than what the node said last.
+func heard(o wire.Observed, placed, epoch, revision int64) bool {
+	return o.PlacementEpoch < placed || o.PlacementEpoch == epoch && o.Revision <= revision
 }
 
 // Observe takes in what a node says of a server (fleet.Placements). Reports that are older than
@@ -49,10 +87,7 @@ func (s *Servers) Observe(tx core.App, node string, o wire.Observed) error {
 	if err != nil || row == nil {
 		return err
 	}
-	switch {
-	case Phase(row.Status()) == Deleted, o.PlacementEpoch < row.PlacementEpoch():
-		return nil
-	case o.PlacementEpoch == row.ObservedEpoch() && o.Revision <= row.ObservedRevision():
+	if Phase(row.Status()) == Deleted || heard(o, row.PlacementEpoch(), row.ObservedEpoch(), row.ObservedRevision()) {
 		return nil
 	}
 	ahead := o.PlacementEpoch > row.PlacementEpoch() || o.Generation > row.Generation()

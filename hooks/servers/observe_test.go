@@ -44,6 +44,9 @@ func TestWhatIsOldChangesNothing(t *testing.T) {
 		o := now
 		o.State = wire.StateFailed
 		change(&o)
+		if news := must2(w.News(w.app, node, []wire.Observed{o}))(t); len(news) != 0 {
+			t.Errorf("%s is news", name)
+		}
 		w.say(node, o)
 		if got := w.row(id); got.Rev() != row.Rev() || got.Status() != "RUNNING" || got.Generation() != 5 {
 			t.Errorf("%s: %s at rev %d", name, got.Status(), got.Rev())
@@ -54,6 +57,78 @@ func TestWhatIsOldChangesNothing(t *testing.T) {
 	w.say(node, older)
 	if got := w.row(id); got.Status() != "RUNNING" || got.ObservedRevision() != 11 || got.ProblemMessage() != "" {
 		t.Errorf("an older generation shows: %s, %q", got.Status(), got.ProblemMessage())
+	}
+}
+
+// A full sync reads once what is known. Nothing that Observe would act on, or complain of, may be left out.
+func TestNewsIsWhatObserveHasToLookAt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	node, elsewhere := w.addNode("n1", "20000-20100"), w.addNode("n2", "20000-20100")
+	id, other, gone := w.mustCreate(""), w.mustCreate(""), w.mustCreate("")
+	for server, node := range map[string]string{id: node, other: elsewhere, gone: node} {
+		w.set(collections.Servers, server, "node", node)
+		w.set(collections.Servers, server, "placement_epoch", 3)
+	}
+	w.set(collections.Servers, gone, "status", "DELETED")
+	known := wire.Observed{ServerID: id, PlacementEpoch: 3, Generation: 1, Revision: 10, State: wire.StateRunning, Installed: true, Settled: true}
+	w.say(node, known)
+	for name, c := range map[string]struct {
+		change func(o *wire.Observed)
+		news   bool
+	}{
+		"what it said last":                    {func(*wire.Observed) {}, false},
+		"a newer revision":                     {func(o *wire.Observed) { o.Revision = 11 }, true},
+		"a newer placement, whatever revision": {func(o *wire.Observed) { o.PlacementEpoch, o.Revision = 4, 1 }, true},
+		"an older placement":                   {func(o *wire.Observed) { o.PlacementEpoch, o.Revision = 2, 99 }, false},
+		"a number that no panel gave":          {func(o *wire.Observed) { o.Revision = 1 << 50 }, true},
+		"a server of another node":             {func(o *wire.Observed) { o.ServerID = other }, true},
+		"a server that is not there":           {func(o *wire.Observed) { o.ServerID = "nosuchserver000" }, true},
+		"a server that is deleted":             {func(o *wire.Observed) { o.ServerID, o.Revision = gone, 99 }, true},
+	} {
+		o := known
+		c.change(&o)
+		if news := must2(w.News(w.app, node, []wire.Observed{known, o, known}))(t); (len(news) == 1) != c.news {
+			t.Errorf("%s: %d news", name, len(news))
+		}
+	}
+}
+
+// What a server does from day to day must not wait for what others reserve and report.
+func TestOnlyWhatGivesPortsBackOrIsWrongNeedsTheLocksOfAll(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	node := w.addNode("n1", "20000-20100")
+	id := w.mustCreate("")
+	within := func(fn func(tx core.App) error) error {
+		return collections.Tx(w.app, []collections.Lock{lock(id), collections.Lock("node:" + node)}, fn)
+	}
+	said := wire.Observed{ServerID: id, PlacementEpoch: 1, Generation: 1, Installed: true, Settled: true}
+	observe := func(change func(o *wire.Observed)) error {
+		said.Revision++
+		change(&said)
+		return within(func(tx core.App) error { return w.Observe(tx, node, said) })
+	}
+	for _, state := range []wire.State{wire.StateInstalling, wire.StateStarting, wire.StateRunning, wire.StateCrashed, wire.StateRunning, wire.StateStopped} {
+		if err := observe(func(o *wire.Observed) { o.State = state }); err != nil {
+			t.Errorf("%s: %v", state, err)
+		}
+	}
+	if r := w.do(w.owner, "DELETE", "servers/"+id, ""); r.status != 202 {
+		t.Fatalf("delete: %s", r.raw)
+	}
+	row := w.row(id)
+	err := observe(func(o *wire.Observed) {
+		*o = wire.Observed{ServerID: id, PlacementEpoch: 1, Generation: row.Generation(), DeleteID: row.DeleteID(), State: wire.StateAbsent, Settled: true, Revision: 99}
+	})
+	if !errors.Is(err, collections.ErrLockOrder) || w.portsHeld(id) == 0 {
+		t.Errorf("ports went back without the lock: %v", err)
+	}
+	err = within(func(tx core.App) error {
+		return w.Observe(tx, node, wire.Observed{ServerID: "nosuchserver000", PlacementEpoch: 1, Revision: 1})
+	})
+	if !errors.Is(err, collections.ErrLockOrder) {
+		t.Errorf("an incident was opened without the lock: %v", err)
 	}
 }
 

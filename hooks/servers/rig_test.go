@@ -527,23 +527,27 @@ func (n *node) one() bool {
 
 // report hands an event to the room as fleet does, with the locks that Placements is promised.
 func (s *Servers) report(node string, e wire.Event) error {
-	held := []collections.Lock{alloc.Lock, incidents.Lock, collections.Lock("node:" + node)}
+	held, perhaps := []collections.Lock{collections.Lock("node:" + node)}, rare
 	if row, err := collections.FindServer(s.App, subjectOf(e)); err == nil {
-		held = append(held, audit.Lock(row.Tenant()), lock(row.Id))
+		held, perhaps = append(held, lock(row.Id)), append(locks(row.Tenant()), rare...)
 	}
-	return collections.Tx(s.App, held, func(tx core.App) error {
-		switch e.Kind {
-		case wire.EventObserved:
-			return s.Observe(tx, node, *e.Observed)
-		case wire.EventCrash:
-			return s.Crashed(tx, node, *e.Crash)
-		case wire.EventInstalled:
-			return s.Installed(tx, node, *e.Install)
-		case wire.EventUnknown:
-			return s.Unknown(tx, node, *e.Unknown)
-		}
-		return fmt.Errorf("event %s is not known", e.Kind)
+	return collections.Sparing(held, perhaps, func(locks []collections.Lock) error {
+		return collections.Tx(s.App, locks, func(tx core.App) error { return s.take(tx, node, e) })
 	})
+}
+
+func (s *Servers) take(tx core.App, node string, e wire.Event) error {
+	switch e.Kind {
+	case wire.EventObserved:
+		return s.Observe(tx, node, *e.Observed)
+	case wire.EventCrash:
+		return s.Crashed(tx, node, *e.Crash)
+	case wire.EventInstalled:
+		return s.Installed(tx, node, *e.Install)
+	case wire.EventUnknown:
+		return s.Unknown(tx, node, *e.Unknown)
+	}
+	return fmt.Errorf("event %s is not known", e.Kind)
 }
 
 // subjectOf is the server that an event is about.
@@ -607,7 +611,7 @@ func (w *world) sync(n *node) {
 	if err != nil {
 		w.t.Logf("sync: %v", err)
 	}
-	for _, o := range known.Observed {
+	for _, o := range must2(w.News(w.app, n.id, known.Observed))(w.t) {
 		must(w.t, w.tx(func(tx core.App) error { return w.Observe(tx, n.id, o) }))
 	}
 }

@@ -280,13 +280,15 @@ func (s *Servers) command(e *core.RequestEvent, a access.Actor, tenant, server s
 			return err
 		}
 	}
-	held := locks(tenant)
-	if server != "" {
-		held = append(held, lock(server))
+	held, perhaps := append(locks(tenant), lock(server)), rare
+	if server == "" { // a new one is to be placed
+		held, perhaps = slices.Concat(locks(tenant), rare), nil
 	}
-	return s.Access.Idempotent(e, a, tenant, raw, held, func(tx core.App) (int, any, error) {
-		out, err := fn(tx)
-		return http.StatusAccepted, out, err
+	return collections.Sparing(held, perhaps, func(locks []collections.Lock) error {
+		return s.Access.Idempotent(e, a, tenant, raw, locks, func(tx core.App) (int, any, error) {
+			out, err := fn(tx)
+			return http.StatusAccepted, out, err
+		})
 	})
 }
 

@@ -108,10 +108,14 @@ func New(c Config) *Servers {
 func lock(server string) collections.Lock { return collections.Lock("server:" + server) }
 
 // locks are held by every transaction that changes a tenant's servers, beside the server's own: what
-// is counted, reserved, chained and numbered in it.
+// is counted and chained in it.
 func locks(tenant string) []collections.Lock {
-	return []collections.Lock{tenancy.Lock(tenant), audit.Lock(tenant), alloc.Lock, incidents.Lock}
+	return []collections.Lock{tenancy.Lock(tenant), audit.Lock(tenant)}
 }
+
+// rare are the locks that the whole installation waits for and few changes need: one that reserves or gives
+// back, one that opens or ends an incident. They are asked for where they are needed (collections.Sparing).
+var rare = []collections.Lock{alloc.Lock, incidents.Lock}
 
 // find returns a server of a tenant that is not deleted; another tenant's is not found.
 func (s *Servers) find(app core.App, tenant, id string) (*collections.Server, error) {

@@ -82,6 +82,15 @@ func (s *Servers) values(app core.App, row *collections.Server) (customer, opera
 // spec compiles what the node is told about a server. One that was withdrawn and is gone from there has
 // nothing to be told: ok is false.
 func (s *Servers) spec(app core.App, row *collections.Server) (spec wire.Spec, ok bool, err error) {
+	held, err := alloc.Of(app, row.Id)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return wire.Spec{}, false, err
+	}
+	return s.specWith(app, row, held)
+}
+
+// specWith is spec with what is reserved for the server; nil: nothing.
+func (s *Servers) specWith(app core.App, row *collections.Server, held *collections.Allocation) (spec wire.Spec, ok bool, err error) {
 	if withdrawn(row) && gone(row) {
 		return wire.Spec{}, false, nil
 	}
@@ -91,8 +100,11 @@ func (s *Servers) spec(app core.App, row *collections.Server) (spec wire.Spec, o
 			Generation: row.Generation(), Desired: wire.DesiredAbsent, DeleteID: row.DeleteID(),
 		}, true, nil
 	}
-	ports, ok, err := s.ports(app, row.Id)
-	if err != nil || !ok {
+	if held == nil {
+		return wire.Spec{}, false, nil
+	}
+	ports, err := portsOf(held)
+	if err != nil {
 		return wire.Spec{}, false, err
 	}
 	in, err := s.input(app, row, ports)

@@ -14,13 +14,18 @@ import (
 	"github.com/mambahost/mamba/wings/wire"
 )
 
+// dialer is the default of Config.Dialer.
 var dialer = &net.Dialer{Timeout: dialTimeout}
 
 // call posts to this node's own routes on the panel. A refusal that came because the certificate
 // was renewed while the call was under way is tried once more with the new one.
-func (l *Link) call(ctx context.Context, what string, in, out any) error {
+func (l *Link) call(ctx context.Context, what string, in, out any) (err error) {
+	if called := l.cfg.Called; called != nil {
+		began := time.Now()
+		defer func() { called(what, time.Since(began), err) }()
+	}
 	id := l.id.Load()
-	err := l.callAs(ctx, id, what, in, out)
+	err = l.callAs(ctx, id, what, in, out)
 	var refused *wire.Error
 	if now := l.id.Load(); errors.As(err, &refused) && refused.Status == http.StatusUnauthorized && now.Certificate != id.Certificate {
 		return l.callAs(ctx, now, what, in, out)

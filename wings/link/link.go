@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/big"
+	"net"
 	"net/http"
 	"path/filepath"
 	"sync"
@@ -51,6 +52,10 @@ type Config struct {
 	Log     *slog.Logger // default: slog.Default()
 	Spool   spool.Config // of events; Dir is set by New
 	Samples spool.Config // the same of samples
+	Dialer  *net.Dialer  // to the panel, e.g. with an address of this machine; default: one that gives up after dialTimeout
+	// Called hears how each call to the panel went: "heartbeat", "events", "metrics" or "renew". It must
+	// not block. Default: nobody does.
+	Called func(what string, took time.Duration, err error)
 }
 
 // Link is safe for concurrent use.
@@ -95,6 +100,9 @@ func New(cfg Config) (*Link, error) {
 	}
 	if cfg.Facts == nil {
 		cfg.Facts = Machine(cfg.Dir)
+	}
+	if cfg.Dialer == nil {
+		cfg.Dialer = dialer
 	}
 	id, err := loadIdentity(cfg.Dir)
 	if err != nil {
@@ -170,7 +178,7 @@ func (l *Link) adopt(id *Identity) {
 	l.id.Store(id)
 	old := l.client.Swap(&http.Client{
 		Timeout:       requestTimeout,
-		Transport:     &http.Transport{TLSClientConfig: id.tlsConfig(), DialContext: dialer.DialContext, MaxConnsPerHost: 4, IdleConnTimeout: time.Minute},
+		Transport:     &http.Transport{TLSClientConfig: id.tlsConfig(), DialContext: l.cfg.Dialer.DialContext, MaxConnsPerHost: 4, IdleConnTimeout: time.Minute},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	})
 	if old != nil {

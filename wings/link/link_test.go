@@ -9,11 +9,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -506,5 +509,38 @@ func TestMachineReadsWhatTheKernelSays(t *testing.T) {
 	}
 	if got := load([]byte("x")); got != 0 {
 		t.Errorf("load of garbage %v", got)
+	}
+}
+
+func TestCallsAreToldOfAndGoThroughTheDialerThatWasSet(t *testing.T) {
+	t.Parallel()
+	p := newFakePanel(t)
+	from := net.IPv4(127, 0, 0, 9)
+	var dialled atomic.Int64
+	type call struct {
+		what string
+		took time.Duration
+		err  error
+	}
+	var heard []call // by the one goroutine that calls
+	l, err := New(Config{
+		Dir: p.join(t), Log: slog.New(slog.DiscardHandler),
+		Dialer: &net.Dialer{LocalAddr: &net.TCPAddr{IP: from}, Control: func(string, string, syscall.RawConn) error { dialled.Add(1); return nil }},
+		Called: func(what string, took time.Duration, err error) { heard = append(heard, call{what, took, err}) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Stop)
+	if err := l.heartbeat(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(heard) != 1 || heard[0].what != "heartbeat" || heard[0].took <= 0 || heard[0].err != nil || dialled.Load() != 1 {
+		t.Errorf("heard of %v after %d connections", heard, dialled.Load())
+	}
+	p.server.Close()
+	err = l.heartbeat(t.Context())
+	if last := heard[len(heard)-1]; err == nil || !errors.Is(last.err, err) {
+		t.Errorf("a call that failed with %v was told of as %v", err, last.err)
 	}
 }

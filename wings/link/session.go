@@ -22,7 +22,7 @@ import (
 // connect dials, upgrades and serves the panel's requests until the connection ends. linked says
 // that it got as far as serving.
 func (l *Link) connect(ctx context.Context, id *Identity, instance, kind string) (linked bool, err error) {
-	session, err := dialSession(ctx, id, instance, kind, l.log)
+	session, err := dialSession(ctx, l.cfg.Dialer, id, instance, kind, l.log)
 	if err != nil {
 		return false, fmt.Errorf("link to %s: %w", instance, err)
 	}
@@ -61,7 +61,7 @@ func (l *Link) connect(ctx context.Context, id *Identity, instance, kind string)
 }
 
 // dialSession makes the TLS connection and turns it into a session of which the panel is the client.
-func dialSession(ctx context.Context, id *Identity, instance, kind string, log *slog.Logger) (*yamux.Session, error) {
+func dialSession(ctx context.Context, dialer *net.Dialer, id *Identity, instance, kind string, log *slog.Logger) (*yamux.Session, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout+wire.LinkHelloTimeout)
 	defer cancel()
 	d := tls.Dialer{NetDialer: dialer, Config: id.tlsConfig()}
