@@ -120,7 +120,8 @@ func TestPocketBaseSuites(t *testing.T) {
 		cases, failed, len(expected), again, len(problems), time.Since(began).Round(time.Second))
 }
 
-// copySource copies PocketBase's module to a new folder where its connections are ours.
+// copySource copies PocketBase's module to a new folder where its connections are ours. Two runs in one
+// working copy would be in each other's way.
 func copySource(t *testing.T, root, work string) {
 	t.Helper()
 	source := strings.TrimSpace(command(t, "", "go", "list", "-m", "-f", "{{.Dir}}", module))
