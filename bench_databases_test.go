@@ -140,7 +140,7 @@ func (h *household) open() {
 		})
 	}
 	lena := h.panels[0].signIn("users", "lena@example.org", seededPassword)
-	h.caller = newCaller(h.t, lena.token)
+	h.caller = newCaller(h.t, lena)
 	for worker := range atOnce {
 		h.events[worker] = make(chan arrival, 16)
 		c := *lena

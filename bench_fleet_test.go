@@ -318,12 +318,12 @@ func (c crowd) fill(t testing.TB, db *rows) {
 
 // caller sends many requests at a time over connections that stay open.
 type caller struct {
-	http  *http.Client
-	token string
+	http *http.Client
+	who  *client
 }
 
-func newCaller(t testing.TB, token string) *caller {
-	c := &caller{token: token, http: &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 256}}}
+func newCaller(t testing.TB, who *client) *caller {
+	c := &caller{who: who, http: &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 256}}}
 	t.Cleanup(c.http.CloseIdleConnections)
 	return c
 }
@@ -342,7 +342,11 @@ func (c *caller) send(method, url, tenant string, body any) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Authorization", c.token)
+	token, err := c.who.in.bearer(c.who.url)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", token)
 	req.Header.Set("Content-Type", "application/json")
 	if tenant != "" {
 		req.Header.Set("X-Tenant", tenant)

@@ -100,7 +100,7 @@ func newSimulation(t *testing.T, size scale) *simulation {
 	s.house.customer("lena")
 	s.join()
 	s.seed()
-	s.lena = newCaller(t, s.house.signIn("users", "lena@example.org", seededPassword).token)
+	s.lena = newCaller(t, s.house.signIn("users", "lena@example.org", seededPassword))
 	return s
 }
 
@@ -398,7 +398,7 @@ func (s *simulation) reconnect() {
 	s.r.note("Restart of the panel: all %d nodes were linked and told what is wanted of their %d servers after %.1f s (processor: panel / PostgreSQL / nodes %s).",
 		s.linked, s.linked*s.servers, told.Seconds(), spent)
 	s.t.Log(s.r.notes[len(s.r.notes)-1])
-	s.lena = newCaller(s.t, s.lena.token)
+	s.lena = newCaller(s.t, s.lena.who)
 }
 
 // push offers more and more state changes until the panel does not keep up.

@@ -70,20 +70,21 @@ func newPanel(t testing.TB, args ...string) *panel {
 // newPanelOn is newPanel with further environment, as MAMBA_DB.
 func newPanelOn(t testing.TB, env []string, args ...string) *panel {
 	t.Helper()
+	p := preparePanel(t, args...)
+	p.env = append(p.env, env...)
+	p.makeSuper()
+	return p
+}
+
+// preparePanel is newPanel without a superuser, so without a database.
+func preparePanel(t testing.TB, args ...string) *panel {
+	t.Helper()
 	mail, err := mailcatch.Start()
 	must(t, err)
 	t.Cleanup(func() { mail.Close() })
 	p := &panel{t: t, dir: t.TempDir(), mail: mail, args: args, host: os.Getenv(dockertest.HostVariable),
-		env: append(env, "MAMBA_TOKEN_PACE=-1", "MAMBA_ADDRESS_PACE=-1")} // tests are quicker than people
+		env: []string{"MAMBA_TOKEN_PACE=-1", "MAMBA_ADDRESS_PACE=-1"}} // tests are quicker than people
 	p.url, p.node = "http://"+freeAddr(t), freeAddr(t)
-	bin, err := binary()
-	must(t, err)
-	cmd := exec.Command(bin, "superuser", "upsert", superEmail, superPassword, "--dir", filepath.Join(p.dir, "pb_data"))
-	cmd.Env = append(os.Environ(), p.env...)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("superuser: %v\n%s", err, out)
-	}
 	t.Cleanup(p.sweep)
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -92,6 +93,18 @@ func newPanelOn(t testing.TB, env []string, args ...string) *panel {
 	})
 	t.Cleanup(p.stop)
 	return p
+}
+
+// makeSuper makes the account that super signs in with.
+func (p *panel) makeSuper() {
+	p.t.Helper()
+	bin, err := binary()
+	must(p.t, err)
+	cmd := exec.Command(bin, "superuser", "upsert", superEmail, superPassword, "--dir", filepath.Join(p.dir, "pb_data"))
+	cmd.Env = append(os.Environ(), p.env...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		p.t.Fatalf("superuser: %v\n%s", err, out)
+	}
 }
 
 func freeAddr(t testing.TB) string {
@@ -112,10 +125,30 @@ func must(t testing.TB, err error) {
 // start runs the panel and returns when it answers.
 func (p *panel) start() {
 	p.t.Helper()
+	must(p.t, p.launch())
+	eventually(p.t, 60*time.Second, "the panel answers", func() error {
+		select {
+		case <-p.done:
+			p.dumpLog()
+			p.t.Fatal("the panel ended")
+		default:
+		}
+		return p.answers()
+	})
+	if slices.Contains(p.args, "--local-node") {
+		p.linked()
+	}
+}
+
+// launch runs the panel and does not wait for it.
+func (p *panel) launch() error {
 	bin, err := binary()
-	must(p.t, err)
-	p.log, err = os.OpenFile(filepath.Join(p.dir, "panel.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	must(p.t, err)
+	if err != nil {
+		return err
+	}
+	if p.log, err = os.OpenFile(filepath.Join(p.dir, "panel.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
+		return err
+	}
 	args := append([]string{"serve", "--dir", filepath.Join(p.dir, "pb_data"), "--http", strings.TrimPrefix(p.url, "http://"),
 		"--node-listen", p.node, "--smtp", p.mail.Addr}, p.args...)
 	p.cmd = exec.Command(bin, args...)
@@ -125,30 +158,26 @@ func (p *panel) start() {
 		p.cmd.Env = append(p.cmd.Env, "DOCKER_HOST="+p.host)
 	}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	must(p.t, p.cmd.Start())
+	if err := p.cmd.Start(); err != nil {
+		return err
+	}
 	done := make(chan struct{})
 	p.done = done
 	go func(cmd *exec.Cmd) { _ = cmd.Wait(); close(done) }(p.cmd)
-	eventually(p.t, 60*time.Second, "the panel answers", func() error {
-		select {
-		case <-done:
-			p.dumpLog()
-			p.t.Fatal("the panel ended")
-		default:
-		}
-		resp, err := http.Get(p.url + "/api/health")
-		if err != nil {
-			return err
-		}
-		resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("status %d", resp.StatusCode)
-		}
-		return nil
-	})
-	if slices.Contains(p.args, "--local-node") {
-		p.linked()
+	return nil
+}
+
+// answers returns nil when the panel serves.
+func (p *panel) answers() error {
+	resp, err := http.Get(p.url + "/api/health")
+	if err != nil {
+		return err
 	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("status %d", resp.StatusCode)
+	}
+	return nil
 }
 
 // linked waits until the node of this machine takes servers: the panel answers before it does.

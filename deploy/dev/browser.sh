@@ -1,10 +1,17 @@
 #!/usr/bin/env bash
 # Runs the browser journeys of pb_public/e2e against a real panel with a local node, a real Docker
-# Engine and a real SMTP server. usage: browser.sh WORKDIR RESULTS ; DOCKER_HOST names the engine.
+# Engine and a real SMTP server. usage: browser.sh WORKDIR RESULTS [postgres] ; DOCKER_HOST names the engine.
+# With "postgres" the panel is on a new database of the server of MAMBA_TEST_POSTGRES, and only the main
+# journey is walked, without axe: the pages are the same.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . deploy/dev/lib.sh
-work=$1/browser results=$2
+name=browser db=() journeys=()
+if [ "${3:-}" = postgres ]; then
+  name=browser-postgres db=(--db "$(fresh_database browser)") journeys=(--test-name-pattern '^T30 sign up')
+  export E2E_AXE=0
+fi
+work=$1/$name results=$2
 mkdir -p "$work"
 port() { node -e 'const s=require("net").createServer();s.listen(0,"127.0.0.1",()=>{console.log(s.address().port);s.close()})'; }
 cleanup() {
@@ -28,13 +35,14 @@ smtp=$(sed -n 1p "$work/mail") mail=$(sed -n 2p "$work/mail")
 
 http=127.0.0.1:$(port) node_port=$(port)
 bin/mambahost serve --dir "$work/pb_data" --http "$http" --node-listen "127.0.0.1:$node_port" --smtp "$smtp" \
-  --local-node --node-ports 41000-41099 >"$results/panel.log" 2>&1 & panel=$!
+  "${db[@]}" --local-node --node-ports 41000-41099 >"$results/$name-panel.log" 2>&1 & panel=$!
 tries=0
 until curl -fsS "http://$http/api/health" >/dev/null 2>&1; do
-  kill -0 "$panel" || { tail -20 "$results/panel.log" >&2; die "the panel ended"; }
+  kill -0 "$panel" || { tail -20 "$results/$name-panel.log" >&2; die "the panel ended"; }
   tries=$((tries + 1)); [ $tries -lt 300 ] || die "the panel did not answer within 60 s"
   sleep 0.2
 done
+[ ${#db[@]} -eq 0 ] || curl -fsS "http://$http/api/v1/status" | grep -q '"kind":"PostgreSQL"' || die "the panel is not on PostgreSQL"
 cd pb_public
 E2E_BASE_URL=http://$http E2E_MAIL_URL=$mail E2E_RESULTS=$results \
-  node --test --test-reporter=tap --test-concurrency=1 e2e/*.test.mjs | tee "$results/browser.txt"
+  node --test --test-reporter=tap --test-concurrency=1 "${journeys[@]}" e2e/*.test.mjs | tee "$results/$name.txt"

@@ -48,18 +48,28 @@ need_postgres() {
   compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || need_packages initdb=postgresql
 }
 
+postgres_bin() { ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1; }
+
 # start_postgres DIR [durable] starts a server of our own in DIR, which must not be below a folder that
 # only we may enter, with a socket there, and sets MAMBA_TEST_POSTGRES to its superuser. It keeps nothing on
 # a crash, unless it is durable: then a commit waits for the disk, as in use.
 start_postgres() {
   local dir=$1 bin as=() sync="-c fsync=off -c synchronous_commit=off -c full_page_writes=off"
   [ "${2:-}" != durable ] || sync="-c fsync=on -c synchronous_commit=on -c full_page_writes=on"
-  bin=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1)
+  bin=$(postgres_bin)
   if [ "$(id -u)" = 0 ]; then chown postgres "$dir"; as=(setpriv --reuid=postgres --regid=postgres --init-groups); fi
   (cd "$dir" && "${as[@]}" "$bin/initdb" -D "$dir/data" -U postgres --auth=trust --encoding=UTF8 --locale=C --no-sync >"$dir.log" 2>&1) || { tail -20 "$dir.log" >&2; die "initdb failed"; }
   (cd "$dir" && "${as[@]}" "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w -o "-k $dir -c listen_addresses= -c unix_socket_permissions=0777 $sync -c max_connections=400 -c shared_buffers=128MB" start >>"$dir.log" 2>&1) \
     || { tail -20 "$dir/log" "$dir.log" >&2; die "PostgreSQL did not start"; }
   export MAMBA_TEST_POSTGRES="postgres://postgres@/postgres?host=$dir"
+}
+
+# fresh_database NAME makes an empty database with an owner of its name, as docs/scale.md says, on the server
+# of MAMBA_TEST_POSTGRES, and prints its URL. What had the name before is gone.
+fresh_database() {
+  PGOPTIONS="-c client_min_messages=warning" "$(postgres_bin)/psql" -qXv ON_ERROR_STOP=1 "$MAMBA_TEST_POSTGRES" -c "DROP DATABASE IF EXISTS $1 WITH (FORCE)" -c "DROP ROLE IF EXISTS $1" \
+    -c "CREATE ROLE $1 LOGIN" -c "CREATE DATABASE $1 OWNER $1 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0" >&2
+  printf 'postgres://%s@/%s?%s\n' "$1" "$1" "${MAMBA_TEST_POSTGRES#*\?}"
 }
 
 # stop_postgres DIR ends it and removes the folder.

@@ -78,14 +78,21 @@ read -r p f < <(node -e 'try{const r=require(process.argv[1]);console.log(r.numP
 [ "$status" -eq 0 ] || [ "$f" -gt 0 ] || f=1
 tally "web app" "$p" "$f"
 
+# browser_tests NAME FILE [postgres] walks the journeys and adds them to the sum.
+browser_tests() {
+  local name=$1 file=$2 status p f; shift 2
+  set +e
+  in_netns "$netns" deploy/dev/browser.sh "$work" "$results" "$@"
+  status=$?
+  set -e
+  read -r p f < <(awk '/^# pass /{p=$3} /^# fail /{f=$3} END{print p+0, f+0}' "$results/$file.txt") || { p=0 f=1; } # it ended before the first
+  [ "$status" -eq 0 ] || [ "$f" -gt 0 ] || f=1
+  tally "$name" "$p" "$f"
+}
 say "browser journeys"
-set +e
-in_netns "$netns" deploy/dev/browser.sh "$work" "$results"
-status=$?
-set -e
-read -r p f < <(awk '/^# pass /{p=$3} /^# fail /{f=$3} END{print p+0, f+0}' "$results/browser.txt")
-[ "$status" -eq 0 ] || [ "$f" -gt 0 ] || f=1
-tally "browser" "$p" "$f"
+browser_tests "browser" browser
+say "the main journey on PostgreSQL"
+browser_tests "browser on PostgreSQL" browser-postgres postgres
 
 if [ -n "${MAMBA_NIGHTLY:-}" ]; then
   say "PocketBase's own suites on PostgreSQL"

@@ -205,8 +205,9 @@ test('T30 sign up, verify, create, watch, console, stop, start, delete', { timeo
   });
 
   assert.deepEqual(errors, [], 'the browser console');
+  const rules = looked.reduce((a, b) => a + b, 0);
   t.diagnostic(
-    `T30: ${looked.length} pages, axe 0 serious, ${looked.reduce((a, b) => a + b, 0)} rules passed, 0 console errors`,
+    `T30: ${looked.length} pages, ${rules > 0 ? `axe 0 serious, ${rules} rules passed` : 'without axe'}, 0 console errors`,
   );
   await close();
 });
