@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mambahost/mamba/collections/collectionstest"
+	"github.com/mambahost/mamba/collections/postgres/postgrestest"
 	"github.com/mambahost/mamba/deploy/dev/mailcatch"
 	"github.com/mambahost/mamba/wings/engine/dockertest"
 )
@@ -64,6 +66,9 @@ const superEmail, superPassword = "root@example.org", "root-password-1"
 // newPanel prepares an installation with a superuser and a mail catcher; start runs it.
 func newPanel(t testing.TB, args ...string) *panel {
 	t.Helper()
+	if collectionstest.OnPostgres() {
+		return newPanelOn(t, []string{"MAMBA_DB=" + postgrestest.URL(t)}, args...)
+	}
 	return newPanelOn(t, nil, args...)
 }
 
