@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -141,7 +142,7 @@ func Open(app core.App, c *Config) (*Panel, error) {
 		Alarm: func(tx core.App, a access.Actor, kind string, details map[string]any) error {
 			return p.Events.Emit(tx, events.Event{Kind: kind, SubjectType: "users", Subject: a.ID, Actor: a.ID, ActorType: a.Type, ActorName: a.Name, Payload: details})
 		},
-		TokenPace: c.TokenPace, AddressPace: c.AddressPace, Log: p.log}); err != nil {
+		Secure: strings.HasPrefix(c.publicURL(c.HTTPAddress), "https://"), TokenPace: c.TokenPace, AddressPace: c.AddressPace, Log: p.log}); err != nil {
 		return nil, err
 	}
 	if p.Tenancy, err = tenancy.New(tenancy.Config{Auditor: p.Audit, Events: p.Events, Idempotency: p.Access, Sessions: p.Access, Jobs: p.Jobs, App: app,

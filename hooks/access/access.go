@@ -31,6 +31,8 @@ type Config struct {
 	IntentKey []byte
 	// Auditor writes the rows about accounts.
 	Auditor Auditor
+	// Secure is whether browsers come by TLS, whatever the request looks like: then no cookie goes out in clear.
+	Secure bool
 	// Alarm keeps an event about the safety of an account, in the caller's transaction. Nil: nobody listens.
 	Alarm func(tx core.App, a Actor, kind string, details map[string]any) error
 	// Ended is told in the transaction that ends sessions of a person by his own wish, or because a token came twice:
@@ -49,6 +51,7 @@ type Config struct {
 type Access struct {
 	key     []byte // immutable
 	auditor Auditor
+	secure  bool
 	alarm   func(tx core.App, a Actor, kind string, details map[string]any) error
 	ended   func(tx core.App, user string) error
 	pace    *pace
@@ -78,7 +81,7 @@ func New(c Config) (*Access, error) {
 		}
 		return c.AddressPace
 	})
-	return &Access{key: c.IntentKey, auditor: c.Auditor, alarm: c.Alarm, ended: c.Ended, pace: p, log: c.Log}, nil
+	return &Access{key: c.IntentKey, auditor: c.Auditor, secure: c.Secure, alarm: c.Alarm, ended: c.Ended, pace: p, log: c.Log}, nil
 }
 
 // Run tells the other instances how much was asked for, until ctx ends.

@@ -95,10 +95,11 @@ func accessToken(user *core.Record, s *collections.Session, now time.Time) (stri
 }
 
 // SignedIn is the handler of OnRecordAuthRequest("users"): however somebody has signed in, he gets a
-// session of ours instead of PocketBase's token. PocketBase's refresh route, which ends up here too, is refused.
+// session of ours instead of PocketBase's token. PocketBase's own ways of a token without signing in end up here,
+// too, and are refused: its refresh, and the impersonation that no audit row would tell of.
 func (d *Access) SignedIn(e *core.RecordAuthRequestEvent) error {
 	if e.AuthMethod == "" {
-		return e.ForbiddenError("Sessions are renewed at "+sessionsPath+"/refresh.", nil)
+		return e.ForbiddenError("A session is renewed at "+sessionsPath+"/refresh, and nobody becomes somebody else here.", nil)
 	}
 	now := time.Now()
 	var s *collections.Session
@@ -121,7 +122,7 @@ func (d *Access) SignedIn(e *core.RecordAuthRequestEvent) error {
 	}
 	token := d.refreshToken(s.Id, s.Turn())
 	if e.Request.Header.Get(RefreshHeader) == "" {
-		e.SetCookie(refreshCookie(e.RequestEvent, token, now.Add(SessionLife)))
+		e.SetCookie(d.refreshCookie(e.RequestEvent, token, now.Add(SessionLife)))
 	} else {
 		e.Response.Header().Set(RefreshHeader, token)
 	}
@@ -227,7 +228,7 @@ func (d *Access) LoadSession(e *core.RequestEvent) error {
 	}
 	id, tenant := sessionClaims(e.Request)
 	if id == "" {
-		return e.Next() // an operator made it in the dashboard for a customer
+		return e.Next() // none of a session: it was made by whoever runs the panel's code
 	}
 	s, err := sessionOf(e.App, id, e.Auth.Id)
 	if err != nil {
@@ -271,8 +272,8 @@ func sessionOf(app core.App, id, user string) (*collections.Session, error) {
 	return s, nil
 }
 
-func refreshCookie(e *core.RequestEvent, token string, until time.Time) *http.Cookie {
-	c := &http.Cookie{Name: RefreshCookie, Value: token, Path: sessionsPath, Expires: until, HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: isSecure(e)}
+func (d *Access) refreshCookie(e *core.RequestEvent, token string, until time.Time) *http.Cookie {
+	c := &http.Cookie{Name: RefreshCookie, Value: token, Path: sessionsPath, Expires: until, HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: d.secure || isSecure(e)}
 	if token == "" {
 		c.MaxAge = -1
 	}
@@ -357,12 +358,12 @@ func (d *Access) refresh(e *core.RequestEvent) error {
 	}
 	if err != nil {
 		if byCookie {
-			e.SetCookie(refreshCookie(e, "", time.Unix(0, 0)))
+			e.SetCookie(d.refreshCookie(e, "", time.Unix(0, 0)))
 		}
 		return err
 	}
 	if byCookie {
-		e.SetCookie(refreshCookie(e, next, now.Add(SessionLife)))
+		e.SetCookie(d.refreshCookie(e, next, now.Add(SessionLife)))
 	} else {
 		out.Refresh = next
 	}
@@ -436,7 +437,7 @@ func (d *Access) endSession(e *core.RequestEvent) error {
 	id, why := e.Request.PathValue("session"), endedByUser
 	if id == "current" || id == a.Session {
 		id, why = a.Session, endedSignOut
-		e.SetCookie(refreshCookie(e, "", time.Unix(0, 0)))
+		e.SetCookie(d.refreshCookie(e, "", time.Unix(0, 0)))
 	}
 	err = collections.Tx(e.App, []collections.Lock{collections.Lock("session:" + lockable(id)), audit.Lock("")}, func(tx core.App) error {
 		s, err := sessionOf(tx, id, a.ID)

@@ -131,6 +131,10 @@ func TestSigningInBeginsASession(t *testing.T) {
 	if rec := p.call("POST", "/api/collections/users/auth-refresh", token, "{}"); rec.Code != 403 {
 		t.Errorf("PocketBase's own refresh: %d %s", rec.Code, rec.Body)
 	}
+	_, root := p.superuser(t)
+	if rec := p.call("POST", "/api/collections/users/impersonate/"+user.Id, root, "{}"); rec.Code != 403 || strings.Contains(rec.Body.String(), "token") {
+		t.Errorf("an operator becomes a customer: %d %s", rec.Code, rec.Body)
+	}
 }
 
 func TestARefreshTokenIsGoodOnceAndAMomentLonger(t *testing.T) {
