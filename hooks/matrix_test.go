@@ -1,0 +1,164 @@
+package hooks
+
+import (
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/hooks/access"
+	"github.com/mambahost/mamba/hooks/audit"
+	"github.com/mambahost/mamba/hooks/tenancy"
+)
+
+// permitted are the documented routes that need a permission, with the first that docs/api.md names.
+func permitted(t *testing.T) map[string]string {
+	t.Helper()
+	raw, err := os.ReadFile("../docs/api.md")
+	must(t, err)
+	out := map[string]string{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `(GET|POST|PUT|PATCH|DELETE) (/[a-z{][^` ?]*)`[ TI]*\\| `([a-z_]+\\.[a-z_]+)`").FindAllStringSubmatch(string(raw), -1) {
+		out[m[1]+" "+m[2]] = m[3]
+	}
+	if len(out) < 25 {
+		t.Fatalf("only %d documented routes need a permission", len(out))
+	}
+	return out
+}
+
+// whole are bodies that nothing is wrong with, for routes that look at theirs before they ask who may.
+var whole = map[string]string{
+	"PATCH /tenants/{id}":                `{"name":"Renamed"}`,
+	"POST /tenants/{id}/transfer":        `{"user":"aaaaaaaaaaaaaaa"}`,
+	"POST /tenants/{id}/members/invite":  `{"email":"new@example.org","role":"MEMBER"}`,
+	"PATCH /tenants/{id}/members/{user}": `{"role":"MEMBER"}`,
+	"PUT /servers/{id}/access/{user}":    `{"role":"MEMBER"}`,
+	"POST /tenants/{id}/roles":           `{"name":"Mine"}`,
+	"PATCH /tenants/{id}/roles/{role}":   `{"name":"Mine"}`,
+	"POST /audit/export":                 `{"format":"json"}`,
+	"POST /servers":                      `{"name":"one more","blueprint":"demo","limits":{"cpu_millicores":250,"memory_mib":64,"disk_gib":1}}`,
+	"POST /servers/placement":            `{"blueprint":"demo","limits":{"cpu_millicores":250,"memory_mib":64,"disk_gib":1}}`,
+	"PATCH /servers/{id}":                `{"name":"Renamed"}`,
+	"POST /servers/{id}/actions":         `{"action":"start"}`,
+}
+
+// T07: every documented route × every role, in one's own organisation and in another's: who has not the permission
+// that the page names is refused and changes nothing, and what is another organisation's is not there.
+func TestT07_EveryRouteAsksWhatItsPageSays(t *testing.T) {
+	t.Parallel()
+	s := settle(t)
+	tenant, server := s.ids["/tenants/"], s.ids["/servers/"]
+	row, err := collections.FindTenant(s.app, tenant)
+	must(t, err)
+	owner, err := s.app.FindAuthRecordByEmail("users", "owner@demo.example")
+	must(t, err)
+	by := access.Actor{Type: access.TypeUser, ID: owner.Id, Name: "owner", Verified: true}
+
+	type somebody struct {
+		name, token string
+		may         func(permission, path string) bool
+	}
+	holds := map[string][]string{}
+	for _, key := range []string{tenancy.RoleAdmin, tenancy.RoleSupport, tenancy.RoleMember} {
+		holds[key] = permissionsOf(t, s.app, key)
+	}
+	var who []somebody
+	join := func(name, role string, fn func(tx core.App, user string) error) string {
+		token := s.person(name + "@example.org")
+		user, err := s.app.FindAuthRecordByEmail("users", name+"@example.org")
+		must(t, err)
+		must(t, collections.Tx(s.app, []collections.Lock{tenancy.Lock(tenant), audit.Lock(tenant)}, func(tx core.App) error {
+			if err := s.Tenancy.Join(tx, by, row, user.Id, role); err != nil {
+				return err
+			}
+			return fn(tx, user.Id)
+		}))
+		return token
+	}
+	nothing := func(core.App, string) error { return nil }
+	for key, list := range holds {
+		who = append(who, somebody{key, join(strings.ToLower(key), key, nothing), func(p, _ string) bool { return slices.Contains(list, p) }})
+	}
+	friend := join("friend", tenancy.RoleMember, nothing)
+	account, err := s.app.FindAuthRecordByEmail("users", "friend@example.org")
+	must(t, err)
+	for _, change := range []struct{ method, path, body string }{
+		{"PUT", "/api/v1/servers/" + server + "/access/" + account.Id, `{"role":"SUPPORT"}`}, {"PATCH", "/api/v1/tenants/" + tenant + "/members/" + account.Id, `{"role":""}`},
+	} {
+		if status, _, raw := s.ask(s.as("owner@demo.example").super, tenant, change.method, change.path, plain, change.body); status != 200 {
+			t.Fatalf("%d %s", status, raw)
+		}
+	}
+	who = append(who,
+		somebody{"a friend with one server", friend, func(p, path string) bool {
+			return strings.HasPrefix(path, "/servers/{id}") && slices.Contains(holds[tenancy.RoleSupport], p) || p == "server.read" && path == "/servers" || strings.HasPrefix(path, "/jobs/")
+		}},
+		somebody{"a stranger", s.person("stranger@example.org"), func(string, string) bool { return false }},
+		somebody{"nobody", "", func(string, string) bool { return false }})
+
+	before, tried, refused := s.audited(), 0, 0
+	for route, permission := range permitted(t) {
+		method, documented, _ := strings.Cut(route, " ")
+		body := whole[route]
+		if body == "" {
+			body = "{}"
+		}
+		for _, one := range who {
+			for _, path := range append([]string{s.path(documented)}, s.missing(documented)...) {
+				own := path == s.path(documented)
+				may := one.may(permission, documented)
+				if may && own && method != "GET" {
+					continue // it would be done
+				}
+				tried++
+				status, out, raw := s.ask(one.token, tenant, method, path, plain, body)
+				want := status == 403 || status == 404
+				switch {
+				case one.name == "nobody":
+					want = status == 401
+				case one.name == "a stranger":
+					want = status == 404
+				case may && own:
+					want = status == 200
+				case may:
+					want = status == 404 || status == 400 || status == 200 && method == "GET"
+				}
+				if !want || out.Code == "internal" || status >= 400 && (strings.Contains(raw, "Demo Corp") || out.RequestID == "") {
+					t.Errorf("%s (%s) by %s at %s: %d %.200s", route, permission, one.name, path, status, raw)
+				}
+				if status >= 400 {
+					refused++
+				}
+			}
+		}
+	}
+	if n := s.audited() - before; n != 0 {
+		t.Errorf("%d changes were made by who may not", n)
+	}
+	t.Logf("T07: %d requests of %d kinds of people, %d refused, 0 changes", tried, len(who), refused)
+}
+
+// missing are the paths of a route with an id that is nowhere, or none.
+func (s *settled) missing(documented string) (out []string) {
+	before, after, named := strings.Cut(s.named.Replace(documented), "{id}")
+	if !named {
+		return nil
+	}
+	for _, id := range []string{"nosuchthing0000", "%00", "..%2f..", strings.Repeat("a", 300)} {
+		out = append(out, "/api/v1"+before+id+after)
+	}
+	return out
+}
+
+func permissionsOf(t *testing.T, app core.App, role string) []string {
+	t.Helper()
+	var keys []string
+	err := app.DB().NewQuery(`SELECT [[p.key]] FROM {{role_permissions}} [[rp]] JOIN {{roles}} [[r]] ON [[r.id]] = [[rp.role]] AND [[r.tenant]] = ''
+		JOIN {{permissions}} [[p]] ON [[p.id]] = [[rp.permission]] WHERE [[r.key]] = {:role}`).Bind(map[string]any{"role": role}).Column(&keys)
+	must(t, err)
+	return keys
+}
