@@ -140,6 +140,9 @@ describe('realtime', () => {
       { id: 't1', slug: 'birds', name: 'Birds', role: 'OWNER' },
       { id: 't2', slug: 'other' },
     ]);
+    expect(touched()).toEqual([]);
+    apply(client, 'owls', { type: 'tenant', id: 't1', data: { id: 't1', slug: 'owls', name: 'Birds' } });
+    expect(touched()).toEqual(['current']);
   });
 });
 
