@@ -7,14 +7,20 @@ cd "$(dirname "$0")/../.."
 work=$1/browser results=$2
 mkdir -p "$work"
 port() { node -e 'const s=require("net").createServer();s.listen(0,"127.0.0.1",()=>{console.log(s.address().port);s.close()})'; }
+stop_panel() {
+  local ids
+  if [ -n "${panel:-}" ]; then kill -TERM "$panel" 2>/dev/null || true; wait "$panel" 2>/dev/null || true; fi
+  panel=
+  ids=$(docker ps -aq --filter label=host.mamba.server) || true
+  [ -z "$ids" ] || docker rm -f $ids >/dev/null || true
+}
 cleanup() {
   trap '' INT TERM
   trap - EXIT
   set +e # no fault of one part keeps the next
-  [ -n "${panel:-}" ] && { kill -TERM "$panel" 2>/dev/null; wait "$panel" 2>/dev/null; }
+  stop_panel
   exec 8>&- 2>/dev/null || true
   [ -n "${catcher:-}" ] && wait "$catcher" 2>/dev/null
-  ids=$(docker ps -aq --filter label=host.mamba.server) && [ -n "$ids" ] && docker rm -f $ids >/dev/null
   return 0
 }
 trap cleanup EXIT
@@ -26,15 +32,26 @@ exec 8>"$work/stdin" # it ends when this closes
 until [ "$(wc -l <"$work/mail")" -ge 2 ]; do kill -0 "$catcher" || die "the mail catcher ended"; sleep 0.05; done
 smtp=$(sed -n 1p "$work/mail") mail=$(sed -n 2p "$work/mail")
 
-http=127.0.0.1:$(port) node_port=$(port)
-bin/mambahost serve --dir "$work/pb_data" --http "$http" --node-listen "127.0.0.1:$node_port" --smtp "$smtp" \
-  --local-node --node-ports 41000-41099 >"$results/panel.log" 2>&1 & panel=$!
-tries=0
-until curl -fsS "http://$http/api/health" >/dev/null 2>&1; do
-  kill -0 "$panel" || { tail -20 "$results/panel.log" >&2; die "the panel ended"; }
-  tries=$((tries + 1)); [ $tries -lt 300 ] || die "the panel did not answer within 60 s"
-  sleep 0.2
+start_panel() { # NAME
+  http=127.0.0.1:$(port) node_port=$(port)
+  bin/mambahost serve --dir "$work/$1/pb_data" --http "$http" --node-listen "127.0.0.1:$node_port" --smtp "$smtp" \
+    --local-node --node-ports 41000-41099 >"$results/panel-$1.log" 2>&1 & panel=$!
+  local tries=0
+  until curl -fsS "http://$http/api/health" >/dev/null 2>&1; do
+    kill -0 "$panel" || { tail -20 "$results/panel-$1.log" >&2; die "the panel ended"; }
+    tries=$((tries + 1)); [ $tries -lt 300 ] || die "the panel did not answer within 60 s"
+    sleep 0.2
+  done
+}
+
+# Each journey has a panel of its own: one network makes at most three accounts in an hour (hooks/access/limit.go).
+: >"$results/browser.txt"
+status=0
+for journey in pb_public/e2e/*.test.mjs; do
+  name=$(basename "$journey" .test.mjs)
+  start_panel "$name"
+  E2E_BASE_URL=http://$http E2E_MAIL_URL=$mail E2E_RESULTS=$results \
+    node --test --test-reporter=tap "$journey" | tee -a "$results/browser.txt" || status=1
+  stop_panel
 done
-cd pb_public
-E2E_BASE_URL=http://$http E2E_MAIL_URL=$mail E2E_RESULTS=$results \
-  node --test --test-reporter=tap --test-concurrency=1 e2e/*.test.mjs | tee "$results/browser.txt"
+exit $status

@@ -83,7 +83,7 @@ set +e
 in_netns "$netns" deploy/dev/browser.sh "$work" "$results"
 status=$?
 set -e
-read -r p f < <(awk '/^# pass /{p=$3} /^# fail /{f=$3} END{print p+0, f+0}' "$results/browser.txt")
+read -r p f < <(awk '/^# pass /{p+=$3} /^# fail /{f+=$3} END{print p+0, f+0}' "$results/browser.txt")
 [ "$status" -eq 0 ] || [ "$f" -gt 0 ] || f=1
 tally "browser" "$p" "$f"
 
