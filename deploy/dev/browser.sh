@@ -6,22 +6,28 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . deploy/dev/lib.sh
-name=browser db=() journeys=()
+name=browser db=() only=() journeys=(pb_public/e2e/*.test.mjs)
 if [ "${3:-}" = postgres ]; then
-  name=browser-postgres db=(--db "$(fresh_database browser)") journeys=(--test-name-pattern '^T30 sign up')
+  name=browser-postgres db=(--db "$(fresh_database browser)") only=(--test-name-pattern '^T30 sign up') journeys=(pb_public/e2e/journey.test.mjs)
   export E2E_AXE=0
 fi
 work=$1/$name results=$2
 mkdir -p "$work"
 port() { node -e 'const s=require("net").createServer();s.listen(0,"127.0.0.1",()=>{console.log(s.address().port);s.close()})'; }
+stop_panel() {
+  local ids
+  if [ -n "${panel:-}" ]; then kill -TERM "$panel" 2>/dev/null || true; wait "$panel" 2>/dev/null || true; fi
+  panel=
+  ids=$(docker ps -aq --filter label=host.mamba.server) || true
+  [ -z "$ids" ] || docker rm -f $ids >/dev/null || true
+}
 cleanup() {
   trap '' INT TERM
   trap - EXIT
   set +e # no fault of one part keeps the next
-  [ -n "${panel:-}" ] && { kill -TERM "$panel" 2>/dev/null; wait "$panel" 2>/dev/null; }
+  stop_panel
   exec 8>&- 2>/dev/null || true
   [ -n "${catcher:-}" ] && wait "$catcher" 2>/dev/null
-  ids=$(docker ps -aq --filter label=host.mamba.server) && [ -n "$ids" ] && docker rm -f $ids >/dev/null
   return 0
 }
 trap cleanup EXIT
@@ -33,16 +39,27 @@ exec 8>"$work/stdin" # it ends when this closes
 until [ "$(wc -l <"$work/mail")" -ge 2 ]; do kill -0 "$catcher" || die "the mail catcher ended"; sleep 0.05; done
 smtp=$(sed -n 1p "$work/mail") mail=$(sed -n 2p "$work/mail")
 
-http=127.0.0.1:$(port) node_port=$(port)
-bin/mambahost serve --dir "$work/pb_data" --http "$http" --node-listen "127.0.0.1:$node_port" --smtp "$smtp" \
-  "${db[@]}" --local-node --node-ports 41000-41099 >"$results/$name-panel.log" 2>&1 & panel=$!
-tries=0
-until curl -fsS "http://$http/api/health" >/dev/null 2>&1; do
-  kill -0 "$panel" || { tail -20 "$results/$name-panel.log" >&2; die "the panel ended"; }
-  tries=$((tries + 1)); [ $tries -lt 300 ] || die "the panel did not answer within 60 s"
-  sleep 0.2
+start_panel() { # JOURNEY
+  local log=$results/$name-$1.log tries=0
+  http=127.0.0.1:$(port) node_port=$(port)
+  bin/mambahost serve --dir "$work/$1/pb_data" --http "$http" --node-listen "127.0.0.1:$node_port" --smtp "$smtp" \
+    "${db[@]}" --local-node --node-ports 41000-41099 >"$log" 2>&1 & panel=$!
+  until curl -fsS "http://$http/api/health" >/dev/null 2>&1; do
+    kill -0 "$panel" || { tail -20 "$log" >&2; die "the panel ended"; }
+    tries=$((tries + 1)); [ $tries -lt 300 ] || die "the panel did not answer within 60 s"
+    sleep 0.2
+  done
+  [ ${#db[@]} -eq 0 ] || curl -fsS "http://$http/api/v1/status" | grep -q '"kind":"PostgreSQL"' || die "the panel is not on PostgreSQL"
+}
+
+# Each journey has a panel of its own: one network makes at most three accounts in an hour (hooks/access/limit.go).
+: >"$results/$name.txt"
+status=0
+for journey in "${journeys[@]}"; do
+  part=$(basename "$journey" .test.mjs)
+  start_panel "$part"
+  E2E_BASE_URL=http://$http E2E_MAIL_URL=$mail E2E_RESULTS=$results \
+    node --test --test-reporter=tap "${only[@]}" "$journey" | tee -a "$results/$name.txt" || status=1
+  stop_panel
 done
-[ ${#db[@]} -eq 0 ] || curl -fsS "http://$http/api/v1/status" | grep -q '"kind":"PostgreSQL"' || die "the panel is not on PostgreSQL"
-cd pb_public
-E2E_BASE_URL=http://$http E2E_MAIL_URL=$mail E2E_RESULTS=$results \
-  node --test --test-reporter=tap --test-concurrency=1 "${journeys[@]}" e2e/*.test.mjs | tee "$results/$name.txt"
+exit $status

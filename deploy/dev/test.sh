@@ -87,7 +87,7 @@ browser_tests() {
   in_netns "$netns" deploy/dev/browser.sh "$work" "$results" "$@"
   status=$?
   set -e
-  read -r p f < <(awk '/^# pass /{p=$3} /^# fail /{f=$3} END{print p+0, f+0}' "$results/$file.txt") || { p=0 f=1; } # it ended before the first
+  read -r p f < <(awk '/^# pass /{p+=$3} /^# fail /{f+=$3} END{print p+0, f+0}' "$results/$file.txt") || { p=0 f=1; } # it ended before the first
   [ "$status" -eq 0 ] || [ "$f" -gt 0 ] || f=1
   tally "$name" "$p" "$f"
 }

@@ -36,7 +36,7 @@ async function makeServer(page, org, name, start) {
 
 test('T30 a friend is let in for one server’s console, by mail, and out again', { timeout: 300_000 }, async (t) => {
   const owner = await newPage(browser);
-  const friend = await newPage(browser, { viewport: { width: 390, height: 844 } });
+  const friend = await newPage(browser, { viewport: { width: 390, height: 844 }, colorScheme: 'dark' });
   const looked = [];
   const look = async (page, where) => {
     const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
@@ -130,6 +130,7 @@ test('T30 a friend is let in for one server’s console, by mail, and out again'
 
   await t.test('the friend has that console and nothing else', async () => {
     const { page } = friend;
+    await page.getByRole('link', { name: 'Console', exact: true }).waitFor();
     assert.deepEqual(await parts(page), ['Overview', 'Console', 'Settings']);
     assert.equal(await main(page).getByRole('link', { name: 'Settings' }).count(), 0);
     assert.equal(await page.getByRole('button', { name: /^(Start|Stop|Restart)$/ }).count(), 0);

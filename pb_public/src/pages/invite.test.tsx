@@ -67,6 +67,44 @@ describe('somebody without a session', () => {
     expect(at()).toBe('/invite');
     expect(panel.wrote().filter((one) => one.includes('verification'))).toEqual([]);
   });
+  it('makes an account with another address, which has to be confirmed, and is told that it is the wrong one', async () => {
+    const other = { ...aUser, email: 'other@example.org' };
+    const panel = panelWith({
+      'POST collections/users/records': other,
+      'POST collections/users/auth-with-password': { token: aToken(), record: other },
+      'POST collections/users/request-verification': new Answer(204),
+    });
+    const { at } = showPage(LINK);
+    await screen.findByRole('heading', { name: 'Join Night Owls' }, PATIENCE);
+    await waitFor(() => expect(at()).toBe('/invite'));
+    fireEvent.click(link('Create an account'));
+    fireEvent.change(await screen.findByLabelText('E-mail address', {}, PATIENCE), { target: { value: other.email } });
+    fireEvent.change(screen.getByLabelText('Your name'), { target: { value: 'Ana' } });
+    fireEvent.change(screen.getByLabelText('Password'), { target: { value: 'a-long-password' } });
+    fireEvent.click(screen.getByRole('button', { name: 'Create account' }));
+    await screen.findByText(/You are signed in as other@example.org/, {}, PATIENCE);
+    expect(panel.wrote()).toContain('POST collections/users/request-verification');
+  });
+  it('goes from sign-up to sign-in and still comes back', async () => {
+    panelWith();
+    const { at } = showPage(LINK);
+    await screen.findByRole('heading', { name: 'Join Night Owls' }, PATIENCE);
+    await waitFor(() => expect(at()).toBe('/invite'));
+    fireEvent.click(link('Create an account'));
+    await screen.findByRole('heading', { name: 'Create your account' }, PATIENCE);
+    fireEvent.click(link('Sign in'));
+    await screen.findByRole('heading', { name: 'Sign in' }, PATIENCE);
+    expect(at()).toContain('next=%2Finvite');
+    expect((screen.getByLabelText('E-mail address') as HTMLInputElement).value).toBe(aUser.email);
+  });
+  it('is not asked for that address when the way leads somewhere else', async () => {
+    panelWith();
+    const { router } = showPage(LINK);
+    await screen.findByRole('heading', { name: 'Join Night Owls' }, PATIENCE);
+    await router.navigate({ to: '/sign-up' });
+    await screen.findByRole('heading', { name: 'Create your account' }, PATIENCE);
+    expect((screen.getByLabelText('E-mail address') as HTMLInputElement).value).toBe('');
+  });
   it('signs in with that address and comes back', async () => {
     panelWith({ 'POST collections/users/auth-with-password': { token: aToken(), record: aUser } });
     const { at } = showPage(LINK);
@@ -138,6 +176,17 @@ describe('what does not fit', () => {
     await screen.findByRole('heading', { name: 'This invitation is over' }, PATIENCE);
     expect(screen.getByText(/Ask whoever invited you for a new one/)).toBeTruthy();
     expect(keptInvitation()).toBeNull();
+  });
+  it('is another invitation, followed in the same tab: the newer one counts', async () => {
+    const panel = panelWith({ 'POST invites/i2/preview': { ...offer, tenant_name: 'Early Birds' } });
+    const { router, at } = showPage(LINK);
+    await screen.findByRole('heading', { name: 'Join Night Owls' }, PATIENCE);
+    await waitFor(() => expect(at()).toBe('/invite'));
+    router.history.push('/invite#id=i2&token=other');
+    await screen.findByRole('heading', { name: 'Join Early Birds' }, PATIENCE);
+    await waitFor(() => expect(at()).toBe('/invite'));
+    expect(keptInvitation()).toMatchObject({ id: 'i2', token: 'other' });
+    expect(panel.asked.at(-1)?.body).toEqual({ token: 'other' });
   });
   it('is an address without what came with the mail', async () => {
     panelWith();

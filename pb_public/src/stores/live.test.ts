@@ -230,11 +230,15 @@ describe('Live', () => {
   it('tries again when it is refused, until it is stopped', async () => {
     vi.useFakeTimers();
     const realtime = aRealtime();
+    const current = ['org', 'owls', 'current'];
+    client.setQueryDefaults(current, { gcTime: Number.POSITIVE_INFINITY }); // no timer of the cache's own
+    client.setQueryData(current, {});
     realtime.refuse = true;
     const live = new Live(client, 'owls', 't1', realtime);
     live.start();
     await vi.advanceTimersByTimeAsync(1);
     expect(live.snapshot().lostAt).not.toBeNull();
+    expect(stale(current)).toBe(true); // perhaps one is not in it any more
     realtime.refuse = false;
     await vi.advanceTimersByTimeAsync(5000);
     expect(live.snapshot().lostAt).toBeNull();

@@ -45,13 +45,19 @@ export function apply(client: QueryClient, org: string, message: Message): void 
           one.id === message.id ? { ...one, ...(message.data as Partial<Tenant> | undefined) } : one,
         ),
       );
-      again(client, org, 'current');
+      if (!moved(org, message)) again(client, org, 'current');
       void client.invalidateQueries({ queryKey: ['tenants'] });
       return;
     case 'resync':
       void client.invalidateQueries({ queryKey: ['org', org] });
   }
 }
+
+/** Whether a message says that what is shown under `org`, a slug or an id, is at another slug now. */
+const moved = (org: string, { id, data }: Message): boolean => {
+  const slug = (data as Partial<Tenant> | undefined)?.slug;
+  return slug !== undefined && slug !== org && id !== org;
+};
 
 /** Asks again for these kinds of queries; those that nobody looks at wait until somebody does. */
 export function again(client: QueryClient, org: string, ...kinds: string[]): void {

@@ -2,11 +2,14 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { QueryClient } from '@tanstack/react-query';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { fromBody } from '@/api/error';
+import { tenantPath } from '@/api/people';
 import type { Tenant } from '@/api/views';
-import { aRole, permissions, someRoles } from '@/testing';
+import { answering, aRole, aServer, permissions, someRoles } from '@/testing';
 import { dropInvitation, invitationOf, invitedEmail, keepInvitation, keptInvitation } from './invitation';
 import { apply } from './live';
 import { permissionsOf } from './permissions';
+import { accessQuery, choiceQuery, invitesQuery, membersQuery, rolesQuery } from './queries';
 import { allows, assignable, firstChoice, grouped, heldBy, presetFor, presetOf, presets, roleName } from './roles';
 import { left } from './sizing';
 
@@ -140,6 +143,9 @@ describe('realtime', () => {
       { id: 't1', slug: 'birds', name: 'Birds', role: 'OWNER' },
       { id: 't2', slug: 'other' },
     ]);
+    expect(touched()).toEqual([]);
+    apply(client, 'owls', { type: 'tenant', id: 't1', data: { id: 't1', slug: 'owls', name: 'Birds' } });
+    expect(touched()).toEqual(['current']);
   });
 });
 
@@ -194,5 +200,49 @@ describe('invitation', () => {
     expect(keptInvitation()).toBeNull();
     sessionStorage.setItem('mamba.invitation', 'nonsense');
     expect(keptInvitation()).toBeNull();
+  });
+});
+
+describe('lists that a form chooses from', () => {
+  it('asks for servers by name, as many as one answer holds, and keeps what realtime said meanwhile', async () => {
+    const client = new QueryClient();
+    const asked = answering({
+      status: 200,
+      body: { items: [aServer({ rev: 1, name: 'Old' })], page: 1, per_page: 200, total: 1 },
+    });
+    const key = choiceQuery('owls').queryKey;
+    client.setQueryData(key, { items: [aServer({ rev: 2, name: 'New' })], page: 1, per_page: 200, total: 1 });
+    const { items } = await client.fetchQuery({ ...choiceQuery('owls'), staleTime: 0 });
+    expect(asked[0]?.url).toBe('/api/v1/servers?sort=name&per_page=200');
+    expect(asked[0]?.headers.get('X-Tenant')).toBe('owls');
+    expect(client.getQueryData(key)?.items[0]?.name).toBe('New');
+    expect(items).toHaveLength(1);
+  });
+  it('asks for each list of people under the organisation of the address', async () => {
+    const client = new QueryClient();
+    const empty = { status: 200, body: { items: [] } };
+    const asked = answering(empty, empty, empty, empty);
+    await client.fetchQuery(membersQuery('owls'));
+    await client.fetchQuery(invitesQuery('owls'));
+    await client.fetchQuery(rolesQuery('owls'));
+    await client.fetchQuery(accessQuery('owls', 's1'));
+    expect(asked.map((one) => one.url)).toEqual([
+      '/api/v1/tenants/owls/members',
+      '/api/v1/tenants/owls/invites',
+      '/api/v1/tenants/owls/roles',
+      '/api/v1/servers/s1/access',
+    ]);
+    expect(asked[3]?.headers.get('X-Tenant')).toBe('owls');
+  });
+  it('cannot be led to another route by a name in the address', () => {
+    expect(tenantPath('owls', 'members', '../../admin')).toBe('tenants/owls/members/..%2F..%2Fadmin');
+  });
+});
+
+describe('a refusal for haste', () => {
+  it('is said in the panel’s words where it knows more than that', () => {
+    expect(fromBody(429, { code: 'too_soon', message: 'Just sent.' }).message).toBe('Just sent.');
+    expect(fromBody(429, { code: 'too_many_requests', message: 'No.' }).message).toContain('Too many tries');
+    expect(fromBody(429, {}).message).toContain('Too many tries');
   });
 });

@@ -37,7 +37,7 @@ const whole = /^(tenant|member|role|audit)\.|^server\.create$/;
 export function permissionsOf(current: Pick<Current, 'permissions' | 'quota'> | undefined): Permissions {
   const have = new Set(current?.permissions ?? []);
   const bound = current?.quota === null;
-  const can = (permission: string) => have.has(permission) && !(bound && whole.test(permission));
+  const can = (permission: string) => (have.has(permission) || have.has('*')) && !(bound && whole.test(permission));
   return { can, actions: (server) => (server.actions ?? []).filter((a) => can(`server.${a}`)) };
 }
 

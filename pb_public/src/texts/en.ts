@@ -678,7 +678,7 @@ export const en = {
     reach: 'For',
     whole: 'The whole organisation',
     only: '{{server}}, and nothing else',
-    address: 'Invited address',
+    address: 'Address',
     until: 'Good until',
     accept: 'Accept the invitation',
     as: 'You are signed in as {{email}}.',

@@ -62,6 +62,7 @@ const variantColorResolver: VariantColorsResolver = (input) => {
   const made = defaultVariantColorsResolver(input);
   const red = input.color === 'red';
   if (input.variant === 'filled') return { ...made, color: red ? 'var(--mh-on-broken)' : 'var(--mh-on-accent)' };
+  if (input.variant === 'subtle' && red) return { ...made, color: 'var(--mh-broken)' };
   if (input.variant === 'subtle' && !red && input.color !== 'gray') return { ...made, color: 'var(--mh-accent)' };
   return made;
 };

@@ -14,13 +14,13 @@ import classes from './roles.module.css';
 interface Props {
   org: string;
   /** The role that is changed; null for a new one. */
-  role: Role | null;
+  edited: Role | null;
   permissions: PermissionInfo[];
   onClose: () => void;
 }
 
 /** Makes or changes a role of the organisation's own. */
-export function RoleEditor({ org, role, permissions, onClose }: Props) {
+export function RoleEditor({ org, edited: role, permissions, onClose }: Props) {
   const client = useQueryClient();
   const [name, setName] = useState(role?.name ?? '');
   const [about, setAbout] = useState(role?.description ?? '');

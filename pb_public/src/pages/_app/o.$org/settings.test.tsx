@@ -364,6 +364,90 @@ describe('danger zone', () => {
   });
 });
 
+describe('what cannot be loaded', () => {
+  const broken = () => new Answer(500, { code: 'internal', message: 'x', request_id: 'req42' });
+  it.each([
+    ['members', 'GET tenants/owls/members'],
+    ['members', 'GET tenants/owls/roles'],
+    ['members', 'GET tenants/owls/invites'],
+    ['roles', 'GET tenants/owls/roles'],
+  ])('says so on the page of %s (%s), and is there after another try', async (page, route) => {
+    const whole = anOrganisation();
+    const panel = aPanel({ ...whole, [route]: broken() });
+    showPage(`/o/owls/settings/${page}`);
+    await screen.findByRole('heading', { name: 'This could not be loaded' }, PATIENCE);
+    expect(screen.getByText('req42')).toBeTruthy();
+    panel.routes[route] = whole[route];
+    fireEvent.click(button('Try again'));
+    await waitFor(() => expect(screen.queryByRole('heading', { name: 'This could not be loaded' })).toBeNull());
+    await screen.findAllByTestId(page === 'roles' ? 'role' : 'member');
+  });
+  it('leaves what was typed into a role, when it cannot be saved', async () => {
+    aPanel({ ...anOrganisation(), 'POST tenants/owls/roles': broken() });
+    showPage('/o/owls/settings/roles');
+    fireEvent.click(await screen.findByRole('button', { name: 'New role' }, PATIENCE));
+    fireEvent.click(button(/^Console only/));
+    fireEvent.click(button('Make the role'));
+    await screen.findByText(/The panel could not do this/);
+    expect(field('Name of the role').value).toBe('Console only');
+    fireEvent.click(button('Cancel'));
+    await waitFor(() => expect(screen.queryByLabelText('Name of the role')).toBeNull());
+  });
+});
+
+describe('the name', () => {
+  it('is changed, and changed back', async () => {
+    const named = (name: string) => ({ id: 't1', name, slug: 'owls', status: 'ACTIVE', rev: 2, role: 'OWNER' });
+    const panel = aPanel({ ...anOrganisation(), 'PATCH tenants/owls': named('Birds') });
+    showPage('/o/owls/settings');
+    await screen.findByLabelText('Name of the organisation', {}, PATIENCE);
+    type('Name of the organisation', '  ');
+    fireEvent.click(button('Save changes'));
+    await screen.findByText('Give it a name.');
+    type('Name of the organisation', ' Birds ');
+    fireEvent.click(button('Save changes'));
+    await screen.findByText('The organisation is called Birds now.');
+    expect(screen.getAllByRole('button', { name: 'Switch organisation. Now: Birds' }).length).toBeGreaterThan(0);
+    panel.routes['PATCH tenants/owls'] = named('Night Owls');
+    fireEvent.click(button('Undo'));
+    await waitFor(() =>
+      expect(panel.asked.filter((one) => one.method === 'PATCH').map((one) => one.body)).toEqual([
+        { name: 'Birds' },
+        { name: 'Night Owls' },
+      ]),
+    );
+    expect(field('Name of the organisation').value).toBe('Night Owls');
+  });
+});
+
+describe('the danger zone, when it is refused', () => {
+  it('keeps the dialog and what was typed, and says why', async () => {
+    aPanel({
+      ...anOrganisation(),
+      'POST tenants/owls/transfer': new Answer(409, {
+        code: 'email_unverified',
+        message: 'This member has not confirmed the e-mail address yet.',
+      }),
+    });
+    showPage('/o/owls/settings/danger');
+    fireEvent.change(await screen.findByLabelText('New owner', {}, PATIENCE), { target: { value: aMember().user } });
+    fireEvent.click(button('Hand over…'));
+    const asking = await dialog();
+    fireEvent.change(asking.getByRole('textbox'), { target: { value: 'Night Owls' } });
+    fireEvent.click(asking.getByRole('button', { name: 'Hand the organisation over' }));
+    await screen.findByText('This member has not confirmed the e-mail address yet.');
+    expect((asking.getByRole('textbox') as HTMLInputElement).value).toBe('Night Owls');
+  });
+  it('says to whom nothing can be handed over', async () => {
+    const routes = anOrganisation();
+    const [ana] = (routes['GET tenants/owls/members'] as { items: unknown[] }).items;
+    aPanel({ ...routes, 'GET tenants/owls/members': { items: [ana] } });
+    showPage('/o/owls/settings/danger');
+    await screen.findByText('There is no other member yet. Invite somebody first.', {}, PATIENCE);
+    expect(screen.queryByLabelText('New owner')).toBeNull();
+  });
+});
+
 it('says so when one was removed while looking on', async () => {
   const panel = aPanel(anOrganisation());
   const { client } = showPage('/o/owls/settings/members');

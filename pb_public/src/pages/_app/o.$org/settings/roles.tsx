@@ -72,7 +72,7 @@ function Lists({ org, roles }: { org: string; roles: RolesView }) {
         <RoleEditor
           key={editing === 'new' ? 'new' : editing.id}
           org={org}
-          role={editing === 'new' ? null : editing}
+          edited={editing === 'new' ? null : editing}
           permissions={roles.permissions}
           onClose={() => setEditing(null)}
         />

@@ -123,6 +123,60 @@ it('invites by mail to this server alone, and shows who is invited to it', async
   expect(panel.asked.find((one) => one.method === 'POST')?.body).toMatchObject({ server: 'server000000001' });
 });
 
+it('shows a role that is beyond one’s own without a way to change it', async () => {
+  const boss = { ...fred, servers: [{ ...grant, role: 'role00000000001', role_name: 'Boss' }] };
+  aPanel({ ...anOrganisation(), [`GET ${route}`]: { items: [boss] } });
+  showPage(PAGE);
+  const row = within(await screen.findByTestId('access', {}, PATIENCE));
+  expect(row.getByText('Boss')).toBeTruthy();
+  expect(row.getByText('This role may do more than yours, so you cannot change it.')).toBeTruthy();
+  expect(row.queryByRole('combobox')).toBeNull();
+  expect(row.queryByRole('button')).toBeNull();
+});
+
+it('offers members only to those who may not invite', async () => {
+  const panel = aPanel(anOrganisation({ permissions: ['tenant.read', 'server.read', 'member.update'] }));
+  showPage(PAGE);
+  await screen.findByLabelText('Member', {}, PATIENCE);
+  expect(screen.queryByLabelText('E-mail address')).toBeNull();
+  expect(screen.queryByText('No role fits?')).toBeNull();
+  expect(panel.asked.some((one) => one.url.includes('invites'))).toBe(false);
+});
+
+it('says that everybody is in already', async () => {
+  aPanel({ ...letIn(), 'GET tenants/owls/members': { items: [fred] } });
+  showPage(PAGE);
+  fireEvent.click(await screen.findByRole('radio', { name: 'A member' }, PATIENCE));
+  expect(screen.getByText('Every member was let in for this server already.')).toBeTruthy();
+});
+
+it('says what could not be loaded, and tries again', async () => {
+  const panel = aPanel({ ...letIn(), [`GET ${route}`]: new Answer(500, {}) });
+  showPage(PAGE);
+  fireEvent.click(await screen.findByRole('button', { name: 'Try again' }, PATIENCE));
+  panel.routes[`GET ${route}`] = { items: [fred] };
+  await waitFor(() => {
+    const again = screen.queryByRole('button', { name: 'Try again' });
+    if (again) fireEvent.click(again);
+    expect(screen.getByTestId('access')).toBeTruthy();
+  }, PATIENCE);
+});
+
+it('says why an access could not be taken away, and leaves it in the list', async () => {
+  aPanel({
+    ...letIn(),
+    [`DELETE ${route}/${fred.user}`]: new Answer(404, {
+      code: 'member_not_found',
+      message: 'There is no such member.',
+    }),
+  });
+  showPage(PAGE);
+  fireEvent.click(await screen.findByRole('button', { name: 'Take away the access of Fred Friend' }, PATIENCE));
+  fireEvent.click(within(await screen.findByRole('dialog')).getByRole('button', { name: 'Take away' }));
+  await screen.findByText('There is no such member.');
+  expect(screen.getByTestId('access')).toBeTruthy();
+});
+
 it('is not there for those who manage no members', async () => {
   const panel = aPanel(anOrganisation({ permissions: ['tenant.read', 'server.read'] }));
   showPage(PAGE);
