@@ -48,8 +48,8 @@ func (f Filter) where(tenant string) []dbx.Expression {
 		}
 	}
 	switch n := len(f.Action); {
-	case n > 0 && f.Action[n-1] == '.':
-		out = append(out, dbx.NewExp("SUBSTR([[action]], 1, {:n}) = {:prefix}", dbx.Params{"n": n, "prefix": f.Action}))
+	case n > 0 && f.Action[n-1] == '.': // '/' is what comes after '.'
+		out = append(out, dbx.NewExp("[[action]] >= {:action} AND [[action]] < {:above}", dbx.Params{"action": f.Action, "above": f.Action[:n-1] + "/"}))
 	case n > 0:
 		out = append(out, dbx.HashExp{"action": f.Action})
 	}

@@ -105,11 +105,12 @@ func TestAloneTheOrderIsThatOfTheCommits(t *testing.T) {
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
-	n := 0 // guarded by the one writer
+	n := 0                                         // guarded by the one writer
+	writer := []collections.Lock{"the_one_writer"} // where the database has one by itself it changes nothing
 	for range 8 {
 		wg.Go(func() {
 			for range 20 {
-				err := collections.Tx(app, nil, func(tx core.App) error {
+				err := collections.Tx(app, writer, func(tx core.App) error {
 					n++
 					return c.Publish(tx, "a.b", []byte(fmt.Sprint(n)))
 				})
