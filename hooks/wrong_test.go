@@ -56,8 +56,10 @@ func settle(t *testing.T) *settled {
 	server := firstOf(t, h.app, collections.Servers)
 	must(t, h.Incidents.Open(h.app, incidents.Incident{Kind: "node.clock", Severity: "warning", Title: "One to resolve"}))
 	one := func(table string) string { return firstOf(t, h.app, table).Id }
+	job, err := h.app.FindFirstRecordByData(collections.Jobs, "subject", server.Id)
+	must(t, err)
 	s := &settled{house: h, ids: map[string]string{
-		"/tenants/": server.GetString("tenant"), "/servers/": server.Id, "/jobs/": one(collections.Jobs), "/blueprints/": "demo",
+		"/tenants/": server.GetString("tenant"), "/servers/": server.Id, "/jobs/": job.Id, "/blueprints/": "demo",
 		"/admin/nodes/": server.GetString("node"), "/admin/jobs/": one(collections.Jobs), "/admin/incidents/": one(collections.Incidents),
 	}}
 	owner, tenant := s.as("owner@demo.example").super, s.ids["/tenants/"]
