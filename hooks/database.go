@@ -3,7 +3,6 @@ package hooks
 import (
 	"context"
 	"fmt"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -84,22 +83,9 @@ func (c *Config) Connect(path string) (*dbx.DB, error) {
 		return nil, err
 	}
 	if pg == nil {
-		return connectSQLite(path)
+		return core.DefaultDBConnect(path)
 	}
 	return pg.Connect(path)
-}
-
-// connectSQLite opens a database as PocketBase does, and, where there is one, its first connection at
-// once: each reads the whole schema, and a start needs several, which so come beside each other.
-func connectSQLite(path string) (*dbx.DB, error) {
-	db, err := core.DefaultDBConnect(path)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := os.Stat(path); err == nil {
-		go func() { _ = db.DB().Ping() }() // ends with the connection; whoever uses the database is told what is wrong with it
-	}
-	return db, nil
 }
 
 // bindDatabase makes instances that start together on one PostgreSQL database migrate it one after

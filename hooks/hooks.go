@@ -130,10 +130,14 @@ type Panel struct {
 func Open(app core.App, c *Config) (*Panel, error) {
 	p := &Panel{app: app, config: c, log: c.Log, ledCrons: map[string]*cron.Job{}}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
+	samples := p.openSamples() // beside the keys
 	if err := p.openKeys(); err != nil {
-		return nil, err
+		return nil, errors.Join(err, closeSamples(samples))
 	}
 	var err error
+	if p.Metering, err = p.openMetering(samples); err != nil {
+		return nil, err
+	}
 	if p.Access, err = access.New(access.Config{IntentKey: p.Secrets.Derive("intent"), Auditor: p.Audit, Cluster: p.Cluster,
 		Ended: func(tx core.App, user string) error {
 			collections.AfterCommit(tx, p.Servers.Recheck)
@@ -150,9 +154,6 @@ func Open(app core.App, c *Config) (*Panel, error) {
 		return nil, err
 	}
 	if p.Alloc, err = alloc.New(p.Audit); err != nil {
-		return nil, err
-	}
-	if p.Metering, err = p.openMetering(); err != nil {
 		return nil, err
 	}
 	p.Catalog = catalog.New(p.log)
@@ -215,22 +216,47 @@ func (p *Panel) openKeys() error {
 	return nil
 }
 
-// openMetering opens the store of samples and the room over it.
-func (p *Panel) openMetering() (*metering.Metering, error) {
-	var store metering.Store
+// openSamples begins to open the store of samples. What it returns waits for it.
+func (p *Panel) openSamples() func() (metering.Store, error) {
+	type opened struct {
+		store metering.Store
+		err   error
+	}
+	done := make(chan opened, 1)
+	go func() { // ends with the open
+		store, err := p.sampleStore()
+		done <- opened{store, err}
+	}()
+	return func() (metering.Store, error) { o := <-done; return o.store, o.err }
+}
+
+// closeSamples gives up a store that is being opened.
+func closeSamples(samples func() (metering.Store, error)) error {
+	store, err := samples()
+	if err != nil {
+		return nil // there is a greater fault to tell of
+	}
+	return store.Close()
+}
+
+func (p *Panel) sampleStore() (metering.Store, error) {
 	pg, err := p.config.database.open()
 	if err != nil {
 		return nil, err
 	}
 	if pg != nil {
-		store, err = metering.OpenPostgres(p.ctx, pg.Pool(), "")
-	} else {
-		file := p.config.SamplesFile
-		if file == "" {
-			file = dataFile(p.app.DataDir(), "samples.db")
-		}
-		store, err = metering.OpenSQLite(file)
+		return metering.OpenPostgres(p.ctx, pg.Pool(), "")
 	}
+	file := p.config.SamplesFile
+	if file == "" {
+		file = dataFile(p.app.DataDir(), "samples.db")
+	}
+	return metering.OpenSQLite(file)
+}
+
+// openMetering makes the room over the store of samples.
+func (p *Panel) openMetering(samples func() (metering.Store, error)) (*metering.Metering, error) {
+	store, err := samples()
 	if err != nil {
 		return nil, err
 	}

@@ -207,7 +207,9 @@ func contentType(name string) string {
 }
 
 // refused is a weight of zero: the visitor does not want the coding.
-var refused = regexp.MustCompile(`^q=0(\.0{0,3})?$`)
+var refused = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^q=0(\.0{0,3})?$`)
+})
 
 // accepts reports whether an Accept-Encoding header (RFC 9110, 12.5.3) allows a coding by name.
 func accepts(header, coding string) bool {
@@ -217,7 +219,7 @@ func accepts(header, coding string) bool {
 			continue
 		}
 		q := strings.ReplaceAll(strings.ToLower(params), " ", "")
-		return !refused.MatchString(q)
+		return !refused().MatchString(q)
 	}
 	return false
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"sync"
 )
 
 // Kinds of a value in formats that have types.
@@ -15,12 +16,14 @@ const (
 )
 
 // numberForm is what JSON, YAML and TOML all read as the same number.
-var numberForm = regexp.MustCompile(`^-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,17})?([eE][-+]?[0-9]{1,2})?$`)
+var numberForm = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,17})?([eE][-+]?[0-9]{1,2})?$`)
+})
 
 func fits(kind, value string) bool {
 	switch kind {
 	case kindNumber:
-		return numberForm.MatchString(value)
+		return numberForm().MatchString(value)
 	case kindBool:
 		return value == "true" || value == "false"
 	case kindString:

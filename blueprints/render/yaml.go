@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
@@ -52,7 +53,9 @@ func applyYAML(text []byte, edit wire.Edit) ([]byte, error) {
 	return out, nil
 }
 
-var yamlErrorLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)`)
+var yamlErrorLine = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)`)
+})
 
 func readYAML(text []byte) (*yamlFile, error) {
 	f := &yamlFile{text: text, lines: yamlLines(text)}
@@ -63,7 +66,7 @@ func readYAML(text []byte) (*yamlFile, error) {
 		return f, nil
 	}
 	if err != nil {
-		m := yamlErrorLine.FindStringSubmatch(err.Error())
+		m := yamlErrorLine().FindStringSubmatch(err.Error())
 		line, _ := strconv.Atoi(m[1])
 		return nil, atLine(line, "is not YAML: %s", m[2])
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 
 	"gopkg.in/yaml.v3"
 
@@ -142,10 +143,12 @@ func (e *yamlEdit) literal(kind string, style yaml.Style) string {
 	return yamlQuote(value)
 }
 
-var plainForm = regexp.MustCompile(`^[A-Za-z_/](?:[A-Za-z0-9_./+@%()-]| [A-Za-z0-9_./+@%()-])*$`)
+var plainForm = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[A-Za-z_/](?:[A-Za-z0-9_./+@%()-]| [A-Za-z0-9_./+@%()-])*$`)
+})
 
 // plainSafe reports whether every reader takes s without quotes as this text.
-func plainSafe(s string) bool { return plainForm.MatchString(s) && !yamlWords[strings.ToLower(s)] }
+func plainSafe(s string) bool { return plainForm().MatchString(s) && !yamlWords[strings.ToLower(s)] }
 
 func controlFree(s string) bool {
 	for _, r := range s {

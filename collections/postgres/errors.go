@@ -4,6 +4,7 @@ import (
 	"errors"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -46,9 +47,13 @@ const (
 )
 
 // keyColumns finds the columns in DETAIL: Key (tenant, lower(name))=(…) already exists.
-var keyColumns = regexp.MustCompile(`(?s)^Key \((.*?)\)=\(`)
+var keyColumns = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?s)^Key \((.*?)\)=\(`)
+})
 
-var collateClause = regexp.MustCompile(`(?i)\s+collate\s+\S+`)
+var collateClause = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?i)\s+collate\s+\S+`)
+})
 
 // translate gives an error of the server SQLite's words. Any other error comes back as it is.
 func translate(err error) error {
@@ -79,13 +84,13 @@ func translate(err error) error {
 
 // violated lists table.column for each column of the index, or names the index.
 func violated(pg *pgconn.PgError) string {
-	m := keyColumns.FindStringSubmatch(pg.Detail)
+	m := keyColumns().FindStringSubmatch(pg.Detail)
 	if m == nil {
 		return "index '" + pg.ConstraintName + "'"
 	}
 	var columns []string
 	for c := range strings.SplitSeq(m[1], ",") {
-		c = strings.Trim(collateClause.ReplaceAllString(strings.TrimSpace(c), ""), `"()`)
+		c = strings.Trim(collateClause().ReplaceAllString(strings.TrimSpace(c), ""), `"()`)
 		c = strings.TrimSuffix(c, "::text")
 		columns = append(columns, pg.TableName+"."+strings.Trim(c, `"()`))
 	}

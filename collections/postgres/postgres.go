@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -58,7 +59,9 @@ type Config struct {
 	Log *slog.Logger
 }
 
-var schemaPattern = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,39}$`)
+var schemaPattern = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[a-z_][a-z0-9_]{0,39}$`)
+})
 
 // Database is a PostgreSQL database that is fit for PocketBase. All methods may be called at once.
 type Database struct {
@@ -84,7 +87,7 @@ func Open(ctx context.Context, c Config) (*Database, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	if !schemaPattern.MatchString(c.Schema) || strings.HasPrefix(c.Schema, "pg_") {
+	if !schemaPattern().MatchString(c.Schema) || strings.HasPrefix(c.Schema, "pg_") {
 		return nil, fmt.Errorf("postgres: %q is not the name of a schema; use lower case letters, digits and _, at most 40", c.Schema)
 	}
 	if c.MaxConns < 2 {

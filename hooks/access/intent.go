@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/pocketbase/dbx"
@@ -59,7 +60,9 @@ type Claims struct {
 	Session  string `json:"sid,omitempty"`   // that asked for it; it ends with that
 }
 
-var purposePattern = regexp.MustCompile(`^[a-z]+(\.[a-z]+)*$`)
+var purposePattern = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[a-z]+(\.[a-z]+)*$`)
+})
 
 // Encoding without slack: Strict refuses the spare bits with which one token could be written in
 // several ways.
@@ -72,7 +75,7 @@ func (d *Access) Mint(a Actor, purpose, resource, tenant string, ttl time.Durati
 	if ttl <= 0 || ttl > MaxIntentTTL {
 		return "", time.Time{}, fmt.Errorf("mint an intent token for %s: it may live at most %v, not %v", purpose, MaxIntentTTL, ttl)
 	}
-	if !purposePattern.MatchString(purpose) || resource == "" || a.ID == "" {
+	if !purposePattern().MatchString(purpose) || resource == "" || a.ID == "" {
 		return "", time.Time{}, fmt.Errorf("mint an intent token: purpose %q, resource %q and actor %q must all be there", purpose, resource, a.ID)
 	}
 	now := time.Now().UTC().Truncate(time.Millisecond)

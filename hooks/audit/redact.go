@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 	"unicode"
 )
 
@@ -27,18 +28,20 @@ var secretWords = map[string]bool{
 }
 
 // secretValue finds secrets by their shape, wherever they are.
-var secretValue = regexp.MustCompile(strings.Join([]string{
-	`-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|$)`,
-	`eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*`,      // JSON Web Token
-	`\b(?:sk|rk|pk)_(?:live|test)_[A-Za-z0-9]{8,}`,                 // Stripe keys
-	`\bwhsec_[A-Za-z0-9+/=]{8,}`,                                   // Stripe webhook secret
-	`\b(?:ghp|gho|ghs|github_pat|xox[abpr])[_-][A-Za-z0-9_-]{10,}`, // GitHub, Slack
-	`\bAKIA[0-9A-Z]{16}\b`,                                         // AWS access key id
-	`\bm1:[A-Za-z0-9+/]{24,}`,                                      // our own sealed text
-	`(?i)\b(?:bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}`,
-	`https://(?:[a-z]+\.)?discord(?:app)?\.com/api/webhooks/\S+`,
-	`(?i)\b[a-z][a-z0-9+.-]*://[^/\s:@]*:[^/\s@]+@`, // user:password@ in an address
-}, "|"))
+var secretValue = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(strings.Join([]string{
+		`-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|$)`,
+		`eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*`,      // JSON Web Token
+		`\b(?:sk|rk|pk)_(?:live|test)_[A-Za-z0-9]{8,}`,                 // Stripe keys
+		`\bwhsec_[A-Za-z0-9+/=]{8,}`,                                   // Stripe webhook secret
+		`\b(?:ghp|gho|ghs|github_pat|xox[abpr])[_-][A-Za-z0-9_-]{10,}`, // GitHub, Slack
+		`\bAKIA[0-9A-Z]{16}\b`,                                         // AWS access key id
+		`\bm1:[A-Za-z0-9+/]{24,}`,                                      // our own sealed text
+		`(?i)\b(?:bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}`,
+		`https://(?:[a-z]+\.)?discord(?:app)?\.com/api/webhooks/\S+`,
+		`(?i)\b[a-z][a-z0-9+.-]*://[^/\s:@]*:[^/\s@]+@`, // user:password@ in an address
+	}, "|"))
+})
 
 // redactedJSON returns the metadata as JSON with sorted keys and without secrets: values under a
 // telling name are replaced whole, secrets elsewhere by their shape. More than the bound is replaced
@@ -93,7 +96,7 @@ func redact(v any, depth int) any {
 }
 
 func redactText(s string) string {
-	return secretValue.ReplaceAllString(strings.ReplaceAll(s, "\x00", ""), Redacted)
+	return secretValue().ReplaceAllString(strings.ReplaceAll(s, "\x00", ""), Redacted)
 }
 
 // empty also names booleans: "secret": true says that something is one.

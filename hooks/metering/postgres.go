@@ -25,7 +25,9 @@ const (
 	pruneWait      = 5 * time.Second // for those who read a day that is to go
 )
 
-var schemaName = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,39}$`)
+var schemaName = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[a-z_][a-z0-9_]{0,39}$`)
+})
 
 // Postgres is a Store in a PostgreSQL database (13 or newer), native and not through PocketBase. The
 // samples of each UTC day are a partition, so that pruning drops a table instead of deleting rows.
@@ -51,7 +53,7 @@ func OpenPostgres(ctx context.Context, pool *pgxpool.Pool, schema string) (*Post
 	if schema == "" {
 		schema = DefaultSchema
 	}
-	if !schemaName.MatchString(schema) {
+	if !schemaName().MatchString(schema) {
 		return nil, fmt.Errorf("metering: %q is not the name of a schema", schema)
 	}
 	p := &Postgres{pool: pool, schema: schema, ids: map[placement]int64{}, days: map[int64]bool{}}

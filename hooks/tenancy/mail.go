@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"html/template"
 	"net/mail"
+	"sync"
 	texttemplate "text/template"
 
 	"github.com/pocketbase/pocketbase/core"
@@ -18,8 +19,10 @@ var inviteHTML string
 var inviteText string
 
 var (
-	invitePage  = template.Must(template.New("invite.html").Parse(inviteHTML))
-	inviteLines = texttemplate.Must(texttemplate.New("invite.txt").Parse(inviteText))
+	invitePage  = sync.OnceValue(func() *template.Template { return template.Must(template.New("invite.html").Parse(inviteHTML)) })
+	inviteLines = sync.OnceValue(func() *texttemplate.Template {
+		return texttemplate.Must(texttemplate.New("invite.txt").Parse(inviteText))
+	})
 )
 
 // inviteMail writes the mail of an invite. Names that customers chose are text in it, never markup.
@@ -30,10 +33,10 @@ func inviteMail(meta core.MetaConfig, tenant string, v Invite, link string) (*ma
 	}
 	data := map[string]string{"App": meta.AppName, "Tenant": tenant, "By": by, "Role": v.RoleName, "Server": v.ServerName, "Link": link, "Until": v.Expires.Time().Format("2 January 2006")}
 	var page, lines bytes.Buffer
-	if err := invitePage.Execute(&page, data); err != nil {
+	if err := invitePage().Execute(&page, data); err != nil {
 		return nil, err
 	}
-	if err := inviteLines.Execute(&lines, data); err != nil {
+	if err := inviteLines().Execute(&lines, data); err != nil {
 		return nil, err
 	}
 	return &mailer.Message{

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"unicode"
 
 	"github.com/pocketbase/dbx"
@@ -29,7 +30,9 @@ const (
 
 const maxSlugTries = 50 // "-2" … "-50" before a random suffix
 
-var slugPattern = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?$`)
+var slugPattern = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?$`)
+})
 
 // reserved words would be taken for a route, a page of the web app, or for us.
 var reserved = []string{
@@ -45,7 +48,7 @@ func slugFault(slug string) *access.FieldError {
 	switch {
 	case len(slug) < MinSlugLength || len(slug) > MaxSlugLength:
 		return &access.FieldError{Code: "length", Message: fmt.Sprintf("Please use %d to %d characters.", MinSlugLength, MaxSlugLength)}
-	case !slugPattern.MatchString(slug):
+	case !slugPattern().MatchString(slug):
 		return &access.FieldError{Code: "pattern", Message: "Please use small letters, digits and dashes, and a letter or digit at both ends."}
 	case slices.Contains(reserved, slug):
 		return &access.FieldError{Code: "reserved", Message: "This one cannot be used. Please choose another."}

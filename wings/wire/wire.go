@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 	"time"
 )
 
@@ -247,13 +248,15 @@ const (
 	ProblemDisk             = "disk_full"
 )
 
-var (
-	idPattern   = regexp.MustCompile(`^[a-z0-9]{15}$`)
-	namePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,63}$`)
-)
+const small = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 // ValidID reports whether s is an id of ours: 15 characters of [a-z0-9], as PocketBase makes them.
-func ValidID(s string) bool { return idPattern.MatchString(s) }
+func ValidID(s string) bool { return len(s) == 15 && strings.Trim(s, small) == "" }
+
+// validName reports whether s is the name of a port: [a-z0-9][a-z0-9_.-]{0,63}.
+func validName(s string) bool {
+	return s != "" && len(s) <= 64 && strings.Contains(small, s[:1]) && strings.Trim(s, small+"_.-") == ""
+}
 
 // Validate returns every fault of the Spec joined, or nil. A node refuses an invalid Spec with 422
 // and keeps the one it has.
@@ -302,7 +305,7 @@ func (s *Spec) validatePorts() error {
 	}
 	seen := map[key]bool{}
 	for i, p := range s.Ports {
-		if !namePattern.MatchString(p.Name) {
+		if !validName(p.Name) {
 			errs = append(errs, fmt.Errorf("ports[%d].name %q", i, p.Name))
 		}
 		if p.HostPort < 1 || p.HostPort > 65535 || p.ContainerPort < 1 || p.ContainerPort > 65535 {
