@@ -4,9 +4,10 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
-	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -14,8 +15,6 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
-	"github.com/pocketbase/dbx"
-	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/wings/wire"
 )
@@ -246,38 +245,35 @@ func runningDemo(t *testing.T, name string, people int) ([]*client, server) {
 	house.start()
 	all := []*client{house.customer(name)}
 	for i := range people - 1 {
-		all = append(all, house.customer(fmt.Sprintf("%s%d", name, i)))
-	}
-	house.stop()
-	house.enrol(all[0].tenant)
-	house.start()
-	for _, c := range all {
-		c.tenant = all[0].tenant
+		all = append(all, house.colleague(all[0], fmt.Sprintf("%s%d", name, i)))
 	}
 	s := all[0].create(demoServer("talkative"))
 	return all, all[0].until(s.ID, 2*time.Minute, "RUNNING")
 }
 
-// enrolSQL makes every user a member of a tenant, with the role SUPPORT where he has none.
-var enrolSQL = []string{
-	`INSERT INTO tenant_members (id, tenant, user, joined_at, rev, created, updated)
-		SELECT substr('member' || id, 1, 15), {:tenant}, id, {:at}, 1, {:at}, {:at} FROM users
-		WHERE id NOT IN (SELECT user FROM tenant_members WHERE tenant = {:tenant})`,
-	`INSERT INTO role_bindings (id, tenant, member, role, created, updated)
-		SELECT substr('bindin' || substr(id, 7), 1, 15), tenant, id, (SELECT id FROM roles WHERE key = 'SUPPORT'), {:at}, {:at} FROM tenant_members
-		WHERE tenant = {:tenant} AND id NOT IN (SELECT member FROM role_bindings)`,
-}
+// inviteLink is in the mail of an invitation.
+var inviteLink = regexp.MustCompile(`/invite#id=([a-z0-9]+)&(?:amp;)?token=([A-Za-z0-9_-]+)`)
 
-// enrol writes memberships while the panel stands still: there is no route for it yet.
-func (p *panel) enrol(tenant string) {
+// colleague is one more person in a customer's organisation, with the role SUPPORT. An operator makes the account:
+// one network makes three in an hour.
+func (p *panel) colleague(owner *client, name string) *client {
 	p.t.Helper()
-	db, err := core.DefaultDBConnect(filepath.Join(p.dir, "pb_data", "data.db"))
-	must(p.t, err)
-	for _, q := range enrolSQL {
-		_, err := db.NewQuery(q).Bind(dbx.Params{"tenant": tenant, "at": "2026-01-01 00:00:00.000Z"}).Execute()
-		must(p.t, err)
-	}
-	must(p.t, db.Close())
+	email, password := name+"@example.org", "a-long-password"
+	p.super().ok("POST", "/api/collections/users/records", map[string]any{"email": email, "password": password, "passwordConfirm": password, "name": name, "verified": true}, nil)
+	owner.ok("POST", "/api/v1/tenants/"+owner.tenant+"/members/invite", map[string]string{"email": email, "role": "SUPPORT"}, nil)
+	var link []string
+	eventually(p.t, 30*time.Second, "the invitation of "+name, func() error {
+		for _, m := range p.mail.To(email) {
+			if link = inviteLink.FindStringSubmatch(m.HTML); link != nil {
+				return nil
+			}
+		}
+		return errors.New("no mail yet")
+	})
+	c := p.signIn("users", email, password)
+	c.ok("POST", "/api/v1/invites/"+link[1]+"/accept", map[string]string{"token": link[2]}, nil)
+	c.tenant = owner.tenant
+	return c
 }
 
 // bareFan is the floor: as many viewers of a bare fan-out in a process of its own.
