@@ -10,6 +10,11 @@ say lint
 tool=.cache/tools/golangci-lint-${lint##*@}
 [ -x "$tool" ] || { mkdir -p .cache/tools; GOBIN=$PWD/.cache/tools go install "$lint"; mv .cache/tools/golangci-lint "$tool"; }
 "$tool" run ./... # formatting included
-say "unit tests"
-go test $(go list ./... | grep -vE '/mamba$|/wings/(agent|engine.*)$|/deploy/images$') 
-if [ -d pb_public/node_modules ]; then say "web app"; (cd pb_public && npm run --silent check); fi
+say "unit tests, beside those of the web app where its packages are"
+web= log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+if [ -d pb_public/node_modules ]; then (cd pb_public && npm run --silent check) >"$log" 2>&1 & web=$!; fi
+status=0
+go test $(go list ./... | grep -vE '/mamba$|/wings/(agent|engine.*)$|/deploy/images$') || status=1
+if [ -n "$web" ]; then wait "$web" || { tail -60 "$log"; status=1; }; fi
+exit "$status"

@@ -329,6 +329,7 @@ func (s *SQLite) place(c *sql.Conn, r *Row) (int64, error) {
 // Read implements Store.
 func (s *SQLite) Read(ctx context.Context, r Range, fn func(Row) error) error {
 	column, who := r.owner()
+	//nolint:rowserrcheck // each does
 	rows, err := s.read.QueryContext(ctx, `SELECT p.tenant, p.node, p.server, p.epoch, s.window_unix_s, s.`+strings.Join(columns, ", s.")+`
 		FROM placements p JOIN samples s ON s.placement = p.id
 		WHERE p.`+column+` = ? AND s.window_unix_s >= ? AND s.window_unix_s < ? ORDER BY p.server, s.window_unix_s, p.epoch`, who, r.FromUnixS, r.ToUnixS)

@@ -18,8 +18,8 @@ func TestSlug(t *testing.T) {
 		"日本":                 "org",
 		"X":                  "org-x",
 		"a very long name that goes on and on and on": "a-very-long-name-that-goes-on-an",
-		"../../etc/passwd":                            "etc-passwd",
-		"<script>":                                    "script",
+		"../../etc/passwd": "etc-passwd",
+		"<script>":         "script",
 	} {
 		if got := tenancy.Slug(name); got != want {
 			t.Errorf("%q: %q, want %q", name, got, want)
