@@ -149,7 +149,7 @@ func (l *Log) verifyChain(app core.App, rep *Report) error {
 		if err != nil {
 			return err
 		}
-		if head != nil && w.last != nil && head.Seq() > w.last.Seq() {
+		if head != nil && (w.last == nil || head.Seq() > w.last.Seq()) {
 			row, err := l.rowAt(app, rep.Tenant, head.Seq())
 			if err != nil {
 				return err
