@@ -274,7 +274,7 @@ func TestRoutes(t *testing.T) {
 		"a game by its slug":        {"blueprints/tetris", h.token, 200, `"form"`, "the-script"},
 		"a game by its id":          {"blueprints/" + o.Row.Id, h.token, 200, `"key":"PASSWORD"`, "mamba.test"},
 		"a game for nobody":         {"blueprints/tetris", "", 401, "unauthenticated", "Speed"},
-		"a game that is not":        {"blueprints/chess", h.token, 404, "blueprint_not_found", "sql"},
+		"a game that is not":        {"blueprints/chess", h.token, 404, "blueprint_not_found", "sql:"},
 		"a picture for anybody":     {"blueprints/tetris/icon?v=1.0.0", "", 200, "<svg", ""},
 		"a picture of no version":   {"blueprints/tetris/icon", "", 200, "<svg", ""},
 		"a picture that is not":     {"blueprints/chess/icon", "", 404, "blueprint_not_found", ""},

@@ -15,9 +15,11 @@ import (
 
 	"github.com/gorilla/websocket"
 	"github.com/hashicorp/yamux"
+	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/collections/collectionstest"
 	"github.com/mambahost/mamba/hooks/incidents"
 	"github.com/mambahost/mamba/wings/wire"
 )
@@ -87,14 +89,17 @@ func TestABatchLetsOthersInBetween(t *testing.T) {
 	}
 	var once sync.Once
 	other := make(chan int, 1)
+	writers := p.app.NonconcurrentDB().(*dbx.DB).DB()
 	p.placed.fail = func(string) error {
 		once.Do(func() {
+			before := writers.Stats().WaitCount
 			go func() { // waits for the writer like any other request
 				err := collections.Tx(p.app, nil, func(core.App) error { other <- len(crashes(p)); return nil })
 				if err != nil {
 					t.Error(err)
 				}
 			}()
+			collectionstest.Eventually(t, "it waits, or need not", func() bool { return writers.Stats().WaitCount > before || len(other) > 0 })
 		})
 		return nil
 	}

@@ -125,7 +125,7 @@ func TestCreateRefuses(t *testing.T) {
 		"a field of another type":          {"", body("name", `7`), 400, "invalid_input", "name", ""},
 		"a field that is not known":        {"", body("owner", `"x"`), 400, "invalid_input", "owner", ""},
 		"no JSON":                          {"", `name=one`, 400, "invalid_json", "", ""},
-		"an unknown game":                  {"", body("blueprint", `"tetris"`), 400, "invalid_input", "blueprint", "sql"},
+		"an unknown game":                  {"", body("blueprint", `"tetris"`), 400, "invalid_input", "blueprint", "sql:"},
 		"an unknown version":               {"", body("version", `"9.9.9"`), 400, "invalid_input", "version", ""},
 		"an unknown variant":               {"", body("variant", `"beta"`), 400, "invalid_input", "variant", ""},
 		"a variant that is not offered":    {"", body("variant", `"inner"`), 400, "invalid_input", "variant", ""},
