@@ -36,6 +36,7 @@ var binary = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	built = dir
 	out := filepath.Join(dir, "mambahost")
 	cmd := exec.Command("go", "build", "-o", out, ".")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -44,6 +45,19 @@ var binary = sync.OnceValues(func() (string, error) {
 	}
 	return out, nil
 })
+
+// built is the folder that binary has made; TestMain removes it.
+var built string
+
+func TestMain(m *testing.M) {
+	code := postgrestest.Main(m)
+	if built != "" {
+		if err := os.RemoveAll(built); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
+	os.Exit(code)
+}
 
 // panel is one installation: data folder, processes, addresses. It survives stop, kill and start.
 type panel struct {

@@ -23,8 +23,6 @@ import (
 	"github.com/mambahost/mamba/collections/postgres/postgrestest"
 )
 
-func TestMain(m *testing.M) { os.Exit(postgrestest.Main(m)) }
-
 // tryAgain is how long somebody waits who was not answered, before he asks another instance.
 const tryAgain = 50 * time.Millisecond
 
