@@ -20,6 +20,7 @@ import (
 
 	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/hooks/audit"
+	"github.com/mambahost/mamba/wings/wire"
 )
 
 // Lifetimes of a session's tokens (SPEC §2).
@@ -142,6 +143,11 @@ func (d *Access) begin(tx core.App, user *core.Record, method string, e *core.Re
 			return nil, err
 		}
 	}
+	if len(live) >= maxSessions {
+		if err := d.told(tx, user.Id); err != nil {
+			return nil, err
+		}
+	}
 	s, err := collections.NewSession(tx)
 	if err != nil {
 		return nil, err
@@ -164,7 +170,7 @@ func (d *Access) begin(tx core.App, user *core.Record, method string, e *core.Re
 // turn gives a session its next refresh token; false when somebody was quicker or has ended it.
 func (d *Access) turn(tx core.App, s *collections.Session, e *core.RequestEvent, now time.Time) (bool, error) {
 	return write(tx, s.Id, dbx.Params{
-		"turn": s.Turn() + 1, "token_hash": hashOf(d.refreshToken(s.Id, s.Turn()+1)), "turned_at": sessionStamp(now), "expires_at": sessionStamp(now.Add(SessionLife)),
+		"turn": s.Turn() + 1, "token_hash": hashOf(d.refreshToken(s.Id, s.Turn()+1)), "turned_at": collections.Stamp(now), "expires_at": collections.Stamp(now.Add(SessionLife)),
 		"address": cut(e.RealIP(), 64), "user_agent": cut(e.Request.UserAgent(), maxUserAgent),
 	}, dbx.HashExp{"turn": s.Turn()})
 }
@@ -172,14 +178,12 @@ func (d *Access) turn(tx core.App, s *collections.Session, e *core.RequestEvent,
 // liveSessions lists the sessions of a person that are neither revoked nor over, the last used first.
 func liveSessions(app core.App, user string, now time.Time) ([]*collections.Session, error) {
 	rows, err := collections.Every[collections.Session](app, collections.Sessions, "turned_at DESC, id", 0,
-		dbx.HashExp{"user": user, "revoked_at": ""}, dbx.NewExp("[[expires_at]] > {:now}", dbx.Params{"now": sessionStamp(now)}))
+		dbx.HashExp{"user": user, "revoked_at": ""}, dbx.NewExp("[[expires_at]] > {:now}", dbx.Params{"now": collections.Stamp(now)}))
 	if err != nil {
 		return nil, fmt.Errorf("list the sessions of %s: %w", user, err)
 	}
 	return rows, nil
 }
-
-func sessionStamp(t time.Time) string { return t.UTC().Format(types.DefaultDateLayout) }
 
 func isLive(s *collections.Session, now time.Time) bool {
 	return s.RevokedAt().IsZero() && now.Before(s.ExpiresAt())
@@ -200,7 +204,7 @@ func write(tx core.App, id string, set dbx.Params, where dbx.HashExp) (bool, err
 
 // end ends a session; it is told to Config.Ended by its caller, once for all that it ends.
 func end(tx core.App, id, why string, now time.Time) error {
-	_, err := write(tx, id, dbx.Params{"revoked_at": sessionStamp(now), "revoked_why": why}, dbx.HashExp{})
+	_, err := write(tx, id, dbx.Params{"revoked_at": collections.Stamp(now), "revoked_why": why}, dbx.HashExp{})
 	return err
 }
 
@@ -334,18 +338,19 @@ func (d *Access) refresh(e *core.RequestEvent) error {
 		if err != nil {
 			return fmt.Errorf("find the account of session %s: %w", id, err)
 		}
+		newest := s.Turn()
 		switch {
-		case turn == s.Turn():
+		case turn == newest:
 			if done, err := d.turn(tx, s, e, now); err != nil || !done {
 				return errors.Join(err, ended())
 			}
-			turn++
-		case turn == s.Turn()-1 && now.Sub(s.TurnedAt()) <= refreshGrace:
+			newest++
+		case turn == newest-1 && now.Sub(s.TurnedAt()) <= refreshGrace:
 		default: // older, so somebody else has it, too
 			stolen = true
 			return d.reused(tx, e, s, user, now)
 		}
-		next = d.refreshToken(id, max(turn, s.Turn()))
+		next = d.refreshToken(id, newest)
 		token, until, err := accessToken(user, s, now)
 		if err != nil {
 			return fmt.Errorf("make the token of session %s: %w", id, err)
@@ -439,10 +444,13 @@ func (d *Access) endSession(e *core.RequestEvent) error {
 		id, why = a.Session, endedSignOut
 		e.SetCookie(d.refreshCookie(e, "", time.Unix(0, 0)))
 	}
-	err = collections.Tx(e.App, []collections.Lock{collections.Lock("session:" + lockable(id)), audit.Lock("")}, func(tx core.App) error {
+	if !wire.ValidID(id) {
+		return noSession()
+	}
+	err = collections.Tx(e.App, []collections.Lock{collections.Lock("session:" + id), audit.Lock("")}, func(tx core.App) error {
 		s, err := sessionOf(tx, id, a.ID)
 		if err == nil && s == nil {
-			err = NotFound("session_not_found", "There is no such session, or it has ended.")
+			err = noSession()
 		}
 		if err != nil {
 			return err
@@ -459,6 +467,10 @@ func (d *Access) endSession(e *core.RequestEvent) error {
 		return err
 	}
 	return e.NoContent(http.StatusNoContent)
+}
+
+func noSession() *Error {
+	return NotFound("session_not_found", "There is no such session, or it has ended.")
 }
 
 // endOthers ends all sessions of one's own but the one that asks.
@@ -497,21 +509,13 @@ func (d *Access) endOthers(e *core.RequestEvent) error {
 	return e.JSON(http.StatusOK, map[string]any{"ended": n})
 }
 
-// lockable makes a part of a lock's name of what somebody sent.
-func lockable(id string) string {
-	if len(id) > 15 || strings.Trim(id, "abcdefghijklmnopqrstuvwxyz0123456789") != "" || id == "" {
-		return "none"
-	}
-	return id
-}
-
 // Switch makes a tenant the one that the access tokens of the actor's session name, and returns such a token.
 // The caller has asked whether he belongs to it. 409 for a token that has no session.
 func (d *Access) Switch(e *core.RequestEvent, a Actor, tenant string) (token string, until time.Time, err error) {
 	if a.Session == "" {
 		return "", time.Time{}, Conflict("no_session", "This token belongs to no session. Name the organisation in the header X-Tenant instead.")
 	}
-	err = collections.Tx(e.App, []collections.Lock{collections.Lock("session:" + lockable(a.Session))}, func(tx core.App) error {
+	err = collections.Tx(e.App, []collections.Lock{collections.Lock("session:" + a.Session)}, func(tx core.App) error {
 		s, err := sessionOf(tx, a.Session, a.ID)
 		if err == nil && s == nil {
 			err = ended()

@@ -54,15 +54,13 @@ func (f Filter) where(tenant string) []dbx.Expression {
 		out = append(out, dbx.HashExp{"action": f.Action})
 	}
 	if !f.From.IsZero() {
-		out = append(out, dbx.NewExp("[[at]] >= {:from}", dbx.Params{"from": stamp(f.From)}))
+		out = append(out, dbx.NewExp("[[at]] >= {:from}", dbx.Params{"from": collections.Stamp(f.From)}))
 	}
 	if !f.To.IsZero() {
-		out = append(out, dbx.NewExp("[[at]] < {:to}", dbx.Params{"to": stamp(f.To)}))
+		out = append(out, dbx.NewExp("[[at]] < {:to}", dbx.Params{"to": collections.Stamp(f.To)}))
 	}
 	return out
 }
-
-func stamp(t time.Time) string { return t.UTC().Format(types.DefaultDateLayout) }
 
 // List returns a page (from 1) of a tenant's chain, newest first, and how many rows the filter leaves.
 func List(app core.App, tenant string, f Filter, page, perPage int) ([]Line, int64, error) {

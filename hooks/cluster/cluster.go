@@ -25,7 +25,6 @@ import (
 
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/security"
-	"github.com/pocketbase/pocketbase/tools/types"
 
 	"github.com/mambahost/mamba/collections/postgres"
 )
@@ -235,8 +234,6 @@ func nudge(c chan struct{}) {
 	default:
 	}
 }
-
-func stamp(t time.Time) string { return t.UTC().Format(types.DefaultDateLayout) }
 
 // Alone reports whether this is the only instance that there can be.
 func (c *Cluster) Alone() bool { return !c.clustered() }

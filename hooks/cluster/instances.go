@@ -97,7 +97,7 @@ func (m *members) leave() {
 func (m *members) beat() {
 	var n int64
 	err := collections.Tx(m.c.app, nil, func(tx core.App) error {
-		res, err := tx.DB().Update(collections.PanelInstances, dbx.Params{"seen": stamp(time.Now())}, dbx.HashExp{"id": m.c.id}).Execute()
+		res, err := tx.DB().Update(collections.PanelInstances, dbx.Params{"seen": collections.Stamp(time.Now())}, dbx.HashExp{"id": m.c.id}).Execute()
 		if err != nil {
 			return err
 		}

@@ -83,7 +83,7 @@ func (c *Cluster) Fence(tx core.App, name string) error {
 		return fmt.Errorf("%s: %w", name, ErrNotLeading)
 	}
 	// an update, not a look: its row lock is what the next leader waits for
-	res, err := tx.DB().Update(collections.Leaders, dbx.Params{"updated": stamp(time.Now())},
+	res, err := tx.DB().Update(collections.Leaders, dbx.Params{"updated": collections.Stamp(time.Now())},
 		dbx.HashExp{"task": name, "epoch": epoch, "instance": c.id}).Execute()
 	if err != nil {
 		return fmt.Errorf("ask whether this instance leads %s: %w", name, err)

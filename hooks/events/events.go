@@ -290,7 +290,7 @@ func (o *Outbox) Prune(app core.App, before time.Time, limit int) (int, error) {
 		n = 0
 		rows, err := collections.Every[collections.Event](tx, collections.Events, "seq", int64(limit),
 			dbx.HashExp{"delivered": true},
-			dbx.NewExp("[[created]] < {:before} AND [[seq]] < (SELECT MAX([[seq]]) FROM {{events}})", dbx.Params{"before": stamp(before)}))
+			dbx.NewExp("[[created]] < {:before} AND [[seq]] < (SELECT MAX([[seq]]) FROM {{events}})", dbx.Params{"before": collections.Stamp(before)}))
 		if err != nil {
 			return err
 		}
@@ -307,8 +307,6 @@ func (o *Outbox) Prune(app core.App, before time.Time, limit int) (int, error) {
 	}
 	return n, nil
 }
-
-func stamp(t time.Time) string { return t.UTC().Format(types.DefaultDateLayout) }
 
 func fromRow(r *collections.Event) (Stored, error) {
 	var env envelope

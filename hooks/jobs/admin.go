@@ -47,13 +47,13 @@ func (q *Queue) Wake(tx core.App, subject string) error {
 		now := time.Now()
 		// settle sees that run_at is not the one that was claimed; it is later than any claimed one
 		_, err := tx.DB().NewQuery("UPDATE {{jobs}} SET [[run_at]] = {:at} WHERE [[subject]] = {:subject} AND [[state]] = 'running'").
-			Bind(dbx.Params{"at": stamp(now.Add(time.Millisecond)), "subject": subject}).Execute()
+			Bind(dbx.Params{"at": collections.Stamp(now.Add(time.Millisecond)), "subject": subject}).Execute()
 		if err != nil {
 			return fmt.Errorf("wake the jobs of %s: %w", subject, err)
 		}
 		var ids []string
 		err = tx.DB().NewQuery("UPDATE {{jobs}} SET [[state]] = 'ready', [[run_at]] = {:now}, [[rev]] = [[rev]] + 1, [[updated]] = {:now} WHERE [[subject]] = {:subject} AND [[state]] = 'waiting' RETURNING [[id]]").
-			Bind(dbx.Params{"now": stamp(now), "subject": subject}).Column(&ids)
+			Bind(dbx.Params{"now": collections.Stamp(now), "subject": subject}).Column(&ids)
 		if err != nil {
 			return fmt.Errorf("wake the jobs of %s: %w", subject, err)
 		}
@@ -183,7 +183,7 @@ func (q *Queue) Prune(app core.App, before time.Time, limit int) (int, error) {
 	err := collections.Tx(app, nil, func(tx core.App) error {
 		n = 0
 		js, err := collections.Every[collections.Job](tx, collections.Jobs, "finished_at", int64(limit),
-			dbx.HashExp{"state": []any{Done, Cancelled, Superseded}}, dbx.NewExp("[[finished_at]] < {:before}", dbx.Params{"before": stamp(before)}))
+			dbx.HashExp{"state": []any{Done, Cancelled, Superseded}}, dbx.NewExp("[[finished_at]] < {:before}", dbx.Params{"before": collections.Stamp(before)}))
 		if err != nil {
 			return err
 		}
@@ -196,7 +196,7 @@ func (q *Queue) Prune(app core.App, before time.Time, limit int) (int, error) {
 		// the newest tick of a name is where catching up begins, so it stays
 		_, err = tx.DB().NewQuery(`DELETE FROM {{cron_runs}} WHERE [[id]] IN (SELECT c.[[id]] FROM {{cron_runs}} c WHERE c.[[scheduled_at]] < {:before}
 			AND EXISTS (SELECT 1 FROM {{cron_runs}} n WHERE n.[[name]] = c.[[name]] AND n.[[scheduled_at]] > c.[[scheduled_at]]) LIMIT {:limit})`).
-			Bind(dbx.Params{"before": stamp(before), "limit": limit}).Execute()
+			Bind(dbx.Params{"before": collections.Stamp(before), "limit": limit}).Execute()
 		return err
 	})
 	if err != nil {
@@ -276,7 +276,7 @@ func (q *Queue) Health(app core.App) (Health, error) {
 	}
 	var oldest string
 	err := app.DB().NewQuery("SELECT COALESCE(MIN([[run_at]]), '') FROM {{jobs}} WHERE [[state]] = 'ready' AND [[run_at]] <= {:now}").
-		Bind(dbx.Params{"now": stamp(now)}).Row(&oldest)
+		Bind(dbx.Params{"now": collections.Stamp(now)}).Row(&oldest)
 	if err != nil {
 		return h, fmt.Errorf("find the oldest job: %w", err)
 	}
@@ -284,7 +284,7 @@ func (q *Queue) Health(app core.App) (Health, error) {
 		h.OldestReady = now.Sub(at.Time())
 	}
 	err = app.DB().NewQuery("SELECT COUNT(*) FROM {{jobs}} WHERE [[state]] = 'running' AND [[lease_until]] < {:now}").
-		Bind(dbx.Params{"now": stamp(now)}).Row(&h.Expired)
+		Bind(dbx.Params{"now": collections.Stamp(now)}).Row(&h.Expired)
 	if err != nil {
 		return h, fmt.Errorf("count expired jobs: %w", err)
 	}

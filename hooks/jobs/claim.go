@@ -41,7 +41,7 @@ func (q *Queue) claim(now time.Time, limit int) ([]*Run, error) {
 	if in == "" {
 		return nil, nil
 	}
-	params["now"], params["lease"] = stamp(now), stamp(now.Add(q.cfg.LeaseFor))
+	params["now"], params["lease"] = collections.Stamp(now), collections.Stamp(now.Add(q.cfg.LeaseFor))
 	if some, err := q.anyDue(in, params); !some || err != nil {
 		return nil, err
 	}
@@ -345,7 +345,7 @@ func remember(j *collections.Job, cause error, now time.Time) {
 	j.SetLastError(text)
 	var history []historyEntry
 	_ = j.History(&history) // a history that does not decode is begun anew
-	history = append(history, historyEntry{At: stamp(now), Attempt: j.Attempt(), Error: clip(text, 1000)})
+	history = append(history, historyEntry{At: collections.Stamp(now), Attempt: j.Attempt(), Error: clip(text, 1000)})
 	j.SetHistory(history[max(0, len(history)-maxHistory):])
 }
 
@@ -364,7 +364,7 @@ func clip(s string, n int) string {
 func (q *Queue) orphanAll() {
 	err := collections.Tx(q.app, nil, func(tx core.App) error {
 		_, err := tx.DB().NewQuery("UPDATE {{jobs}} SET [[lease_until]] = {:past} WHERE [[state]] = 'running'").
-			Bind(dbx.Params{"past": stamp(time.Now().Add(-time.Second))}).Execute()
+			Bind(dbx.Params{"past": collections.Stamp(time.Now().Add(-time.Second))}).Execute()
 		return err
 	})
 	if err != nil {
@@ -381,7 +381,7 @@ func (q *Queue) reap() {
 	if in == "" {
 		return
 	}
-	params["now"], params["limit"] = stamp(time.Now()), reapBatch
+	params["now"], params["limit"] = collections.Stamp(time.Now()), reapBatch
 	var ids []string
 	err := q.app.DB().NewQuery("SELECT [[id]] FROM {{jobs}} WHERE [[state]] = 'running' AND [[lease_until]] < {:now} AND [[kind]] IN (" + in + ") ORDER BY [[lease_until]] LIMIT {:limit}").
 		Bind(params).Column(&ids)
@@ -406,7 +406,7 @@ func (q *Queue) reapOne(id string) error {
 	return collections.Tx(q.app, q.finalLocks(k, found), func(tx core.App) error {
 		now := time.Now().UTC()
 		res, err := tx.DB().NewQuery("UPDATE {{jobs}} SET [[rev]] = [[rev]] + 1 WHERE [[id]] = {:id} AND [[state]] = 'running' AND [[lease_until]] < {:now}").
-			Bind(dbx.Params{"id": id, "now": stamp(now)}).Execute()
+			Bind(dbx.Params{"id": id, "now": collections.Stamp(now)}).Execute()
 		if err != nil {
 			return err
 		}
@@ -429,7 +429,7 @@ func (q *Queue) postpone(id string, cause error) {
 	}
 	err := collections.Tx(q.app, nil, func(tx core.App) error {
 		_, err := tx.DB().NewQuery("UPDATE {{jobs}} SET [[lease_until]] = {:until}, [[lease_token]] = '', [[last_error]] = {:error} WHERE [[id]] = {:id} AND [[state]] = 'running'").
-			Bind(dbx.Params{"id": id, "until": stamp(time.Now().Add(undoAgain)), "error": clip(cause.Error(), maxErrorText)}).Execute()
+			Bind(dbx.Params{"id": id, "until": collections.Stamp(time.Now().Add(undoAgain)), "error": clip(cause.Error(), maxErrorText)}).Execute()
 		return err
 	})
 	if err != nil {

@@ -219,7 +219,7 @@ func (q *Queue) fire(e *cronEntry, due time.Time) error {
 }
 
 func (q *Queue) ticked(name string, due time.Time) (bool, error) {
-	_, err := collections.One[collections.CronRun](q.app, collections.CronRuns, dbx.HashExp{"name": name, "scheduled_at": stamp(due)})
+	_, err := collections.One[collections.CronRun](q.app, collections.CronRuns, dbx.HashExp{"name": name, "scheduled_at": collections.Stamp(due)})
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}

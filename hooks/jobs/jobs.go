@@ -456,8 +456,6 @@ func (q *Queue) fill(base context.Context, slots chan struct{}) {
 	}
 }
 
-func stamp(t time.Time) string { return t.UTC().Format(types.DefaultDateLayout) }
-
 // tokenRandom is how many characters of 5 random bits a fence has after the instance's id: the column
 // takes 32.
 const tokenRandom = 16

@@ -420,7 +420,7 @@ func (m *machine) check() {
 	unique, group := map[string]int{}, map[string]int{}
 	for _, r := range rows {
 		j := m.jobs[r.ID]
-		if r.State != j.state || r.Attempt != j.attempt || r.RunAt != stamp(j.runAt) || (r.Token != "") != (j.state == Running) ||
+		if r.State != j.state || r.Attempt != j.attempt || r.RunAt != collections.Stamp(j.runAt) || (r.Token != "") != (j.state == Running) ||
 			(r.Finished != "") == j.active() || m.undos[r.ID] != j.undone {
 			m.t.Fatalf("job is %+v, undone %d; want %+v", r, m.undos[r.ID], *j)
 		}

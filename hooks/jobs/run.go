@@ -191,7 +191,7 @@ func (q *Queue) extend(r *Run, now time.Time) (*stopAsk, error) {
 	var result sql.NullString
 	err := collections.Tx(q.app, nil, func(tx core.App) error {
 		return tx.DB().NewQuery("UPDATE {{jobs}} SET [[lease_until]] = {:until} WHERE [[id]] = {:id} AND [[lease_token]] = {:token} AND [[state]] = 'running' RETURNING [[result]]").
-			Bind(dbx.Params{"until": stamp(now.Add(q.cfg.LeaseFor)), "id": r.ID, "token": r.token}).Row(&result)
+			Bind(dbx.Params{"until": collections.Stamp(now.Add(q.cfg.LeaseFor)), "id": r.ID, "token": r.token}).Row(&result)
 	})
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, ErrLeaseLost
@@ -351,7 +351,7 @@ func (r *Run) flushProgress() error {
 		if err := fence(tx, r.ID, r.token, true); err != nil {
 			return err
 		}
-		_, err := tx.DB().Update(collections.Jobs, dbx.Params{"progress": string(raw), "updated": stamp(time.Now())}, dbx.HashExp{"id": r.ID}).Execute()
+		_, err := tx.DB().Update(collections.Jobs, dbx.Params{"progress": string(raw), "updated": collections.Stamp(time.Now())}, dbx.HashExp{"id": r.ID}).Execute()
 		if err != nil {
 			return err
 		}

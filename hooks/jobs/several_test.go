@@ -144,7 +144,7 @@ func TestTheJobsOfADeadInstanceReturnAtOnce(t *testing.T) {
 		if id, err = qs[0].Enqueue(tx, Job{Kind: "a", RunAt: time.Now().Add(time.Hour)}); err != nil {
 			return err
 		}
-		_, err = tx.DB().Update(collections.Jobs, dbx.Params{"state": Running, "attempt": 1, "lease_token": newToken(dead), "lease_until": stamp(time.Now().Add(time.Hour))}, dbID(id)).Execute()
+		_, err = tx.DB().Update(collections.Jobs, dbx.Params{"state": Running, "attempt": 1, "lease_token": newToken(dead), "lease_until": collections.Stamp(time.Now().Add(time.Hour))}, dbID(id)).Execute()
 		return err
 	})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 
+	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/hooks/cluster"
 )
 
@@ -71,7 +72,7 @@ func (q *Queue) interruptAfter(tx core.App, id, state string) error {
 func (q *Queue) release(tx core.App, instance string) error {
 	_, err := tx.DB().NewQuery(`UPDATE {{jobs}} SET [[lease_until]] = {:past}
 		WHERE [[state]] = 'running' AND [[lease_token]] >= {:from} AND [[lease_token]] < {:to}`).
-		Bind(dbx.Params{"past": stamp(time.Now().Add(-time.Second)), "from": instance + ".", "to": instance + "/"}).Execute() // '/' follows '.'
+		Bind(dbx.Params{"past": collections.Stamp(time.Now().Add(-time.Second)), "from": instance + ".", "to": instance + "/"}).Execute() // '/' follows '.'
 	if err != nil {
 		return fmt.Errorf("release the jobs of instance %s: %w", instance, err)
 	}

@@ -76,7 +76,7 @@ func openInvites(app core.App, tenant, id string, now time.Time) ([]Invite, erro
 		Expires    types.DateTime `db:"expires_at"`
 		Created    types.DateTime `db:"created"`
 	}
-	err := app.ConcurrentDB().NewQuery(invitesQuery).Bind(dbx.Params{"tenant": tenant, "id": id, "now": stamp(now)}).All(&rows)
+	err := app.ConcurrentDB().NewQuery(invitesQuery).Bind(dbx.Params{"tenant": tenant, "id": id, "now": collections.Stamp(now)}).All(&rows)
 	if err != nil {
 		return nil, fmt.Errorf("list the invites of tenant %s: %w", tenant, err)
 	}
@@ -86,8 +86,6 @@ func openInvites(app core.App, tenant, id string, now time.Time) ([]Invite, erro
 	}
 	return out, nil
 }
-
-func stamp(t time.Time) string { return t.UTC().Format(types.DefaultDateLayout) }
 
 func (t *Tenancy) invites(e *core.RequestEvent) error {
 	_, row, err := t.asked(e, "member.invite")
@@ -201,7 +199,7 @@ func (t *Tenancy) mayInvite(tx core.App, tenant string, in inviteInput, now time
 		COALESCE(SUM(CASE WHEN [[created]] > {:day} THEN 1 ELSE 0 END), 0) AS [[today]],
 		COALESCE(SUM(CASE WHEN [[accepted_at]] = '' AND [[revoked_at]] = '' AND [[expires_at]] > {:now} AND LOWER([[email]]) = LOWER({:email}) AND [[server]] = {:server} THEN 1 ELSE 0 END), 0) AS [[same]]
 		FROM {{invites}} WHERE [[tenant]] = {:tenant}`).
-		Bind(dbx.Params{"tenant": tenant, "now": stamp(now), "day": stamp(now.Add(-24 * time.Hour)), "email": in.Email, "server": in.Server}).One(&n)
+		Bind(dbx.Params{"tenant": tenant, "now": collections.Stamp(now), "day": collections.Stamp(now.Add(-24 * time.Hour)), "email": in.Email, "server": in.Server}).One(&n)
 	if err != nil {
 		return fmt.Errorf("count the invites of tenant %s: %w", tenant, err)
 	}

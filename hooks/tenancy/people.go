@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/pocketbase/dbx"
@@ -17,6 +16,7 @@ import (
 	"github.com/mambahost/mamba/hooks/access"
 	"github.com/mambahost/mamba/hooks/audit"
 	"github.com/mambahost/mamba/hooks/events"
+	"github.com/mambahost/mamba/wings/wire"
 )
 
 // Grant is a role that somebody has for one server.
@@ -414,21 +414,16 @@ func (t *Tenancy) removeMember(e *core.RequestEvent) error {
 	})
 }
 
-// isID reports whether a text has the shape of an id.
-func isID(s string) bool {
-	return len(s) == 15 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789") == ""
-}
-
 // transfer makes another member the owner; who was it becomes an admin.
 func (t *Tenancy) transfer(e *core.RequestEvent) error {
 	var in struct {
 		User string `json:"user"`
 	}
 	both := func(a access.Actor) ([]collections.Lock, error) { // how many they own is counted
-		if !isID(in.User) {
+		if !wire.ValidID(in.User) {
 			return nil, access.InvalidField("user", "required", "Please choose the member who becomes the owner.")
 		}
-		if in.User == a.ID || !isID(a.ID) {
+		if in.User == a.ID || !wire.ValidID(a.ID) {
 			return []collections.Lock{collections.Lock("user:" + in.User)}, nil
 		}
 		return []collections.Lock{collections.Lock("user:" + in.User), collections.Lock("user:" + a.ID)}, nil

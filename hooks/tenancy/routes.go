@@ -304,38 +304,13 @@ func ownedBy(tx core.App, user string) (int64, error) {
 }
 
 func (t *Tenancy) update(e *core.RequestEvent) error {
-	a, err := access.From(e)
-	if err != nil {
-		return err
-	}
-	row, err := t.Find(e.App, a, e.Request.PathValue("id"))
-	if err != nil {
-		return err
-	}
 	var in input
-	if err := access.Bind(e, &in); err != nil {
-		return err
-	}
-	if err := in.check(); err != nil {
-		return err
-	}
-	body, err := access.Body(e)
-	if err != nil {
-		return err
-	}
-	locks := []collections.Lock{slugLock, Lock(row.Id), audit.Lock(row.Id)}
-	return t.cfg.Idempotency.Idempotent(e, a, row.Id, body, locks, func(tx core.App) (int, any, error) {
-		if err := t.Can(tx, a, "tenant.update", Resource{Tenant: row.Id}); err != nil {
+	more := func(access.Actor) ([]collections.Lock, error) { return []collections.Lock{slugLock}, in.check() }
+	return t.command(e, "tenant.update", &in, more, func(tx core.App, a access.Actor, row *collections.Tenant) (int, any, error) {
+		if err := t.rename(tx, a, row, in); err != nil {
 			return 0, nil, err
 		}
-		now, err := collections.FindTenant(tx, row.Id)
-		if err != nil {
-			return 0, nil, fmt.Errorf("read tenant %s: %w", row.Id, err)
-		}
-		if err := t.rename(tx, a, now, in); err != nil {
-			return 0, nil, err
-		}
-		v, err := t.viewFor(tx, a, now)
+		v, err := t.viewFor(tx, a, row)
 		return http.StatusOK, v, err
 	})
 }
