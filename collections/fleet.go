@@ -41,6 +41,7 @@ var nodesDef = Definition{
 		{Name: "cert_fingerprint", Kind: Text, Max: 64, Doc: "the certificate in use"},
 		{Name: "cert_next_fingerprint", Kind: Text, Max: 64, Doc: "its announced successor"},
 		{Name: "cert_expires_at", Kind: Date},
+		{Name: "trusts", Kind: JSON, Max: 4 << 10, Doc: "fingerprints of the root certificates that it said it has"},
 		{Name: "join_token_hash", Kind: Text, Max: 64, Hidden: true, Doc: "SHA-256 hex of the one-time token; empty once used"},
 		{Name: "join_expires_at", Kind: Date},
 		{Name: "spool_id", Kind: Text, Max: 64, Doc: "of the node's event spool"},

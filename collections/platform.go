@@ -5,9 +5,10 @@ package collections
 var dataKeys = Definition{
 	Name: "data_keys", Go: "DataKey", Owner: "secrets",
 	Fields: []Field{
-		{Name: "scope", Kind: Text, Required: true, Max: 20, Doc: "tenant id, or \"system\""},
+		{Name: "scope", Kind: Text, Required: true, Max: 20, Doc: "tenant id, \"system\", \"derive:<purpose>\", or \"rotation\" for how far one is"},
 		{Name: "wrapped", Kind: Text, Required: true, Max: 8000, Hidden: true, Doc: "Tink keyset encrypted by the master key, base64"},
 		{Name: "master_id", Kind: Text, Max: 64, Doc: "fingerprint of the master key that wraps it"},
+		{Name: "rotated_at", Kind: Date, Doc: "when its newest key was made"},
 	},
 	Indexes: []Index{{Name: "idx_data_keys_scope", Unique: true, Columns: "scope"}},
 }

@@ -22,7 +22,7 @@ func FindDataKey(app core.App, id string) (*DataKey, error) {
 	return findProxy[DataKey](app, DataKeies, id)
 }
 
-// Scope is tenant id, or "system".
+// Scope is tenant id, "system", "derive:<purpose>", or "rotation" for how far one is.
 func (r *DataKey) Scope() string { return r.GetString("scope") }
 
 // SetScope sets scope; see Scope.
@@ -39,6 +39,12 @@ func (r *DataKey) MasterID() string { return r.GetString("master_id") }
 
 // SetMasterID sets master_id; see MasterID.
 func (r *DataKey) SetMasterID(v string) { r.Set("master_id", v) }
+
+// RotatedAt is when its newest key was made.
+func (r *DataKey) RotatedAt() time.Time { return r.GetDateTime("rotated_at").Time() }
+
+// SetRotatedAt sets rotated_at; see RotatedAt.
+func (r *DataKey) SetRotatedAt(v time.Time) { r.Set("rotated_at", dateTime(v)) }
 
 // Created is when the row was made.
 func (r *DataKey) Created() time.Time { return r.GetDateTime("created").Time() }
@@ -1447,6 +1453,12 @@ func (r *Node) CertExpiresAt() time.Time { return r.GetDateTime("cert_expires_at
 
 // SetCertExpiresAt sets cert_expires_at; see CertExpiresAt.
 func (r *Node) SetCertExpiresAt(v time.Time) { r.Set("cert_expires_at", dateTime(v)) }
+
+// Trusts decodes fingerprints of the root certificates that it said it has into v.
+func (r *Node) Trusts(v any) error { return r.UnmarshalJSONField("trusts", v) }
+
+// SetTrusts sets trusts; see Trusts.
+func (r *Node) SetTrusts(v any) { r.Set("trusts", v) }
 
 // JoinTokenHash is SHA-256 hex of the one-time token; empty once used.
 func (r *Node) JoinTokenHash() string { return r.GetString("join_token_hash") }

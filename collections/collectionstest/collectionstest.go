@@ -183,6 +183,34 @@ func Base(t testing.TB) *core.BaseApp {
 	return app
 }
 
+// Elsewhere is a PocketBase on a data folder that another process opens, too; url is where its database
+// is, and stays empty on SQLite. It is cleared when t ends.
+func Elsewhere(t testing.TB, dir string, url *string) *core.BaseApp {
+	t.Helper()
+	if err := makeTemplate(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(dir, os.DirFS(template.dir)); err != nil {
+		t.Fatal(err)
+	}
+	c := core.BaseAppConfig{DataDir: dir, DBConnect: Connect}
+	if OnPostgres() {
+		*url = database.Clone(t)
+		c.DBConnect = Open(t, *url).Connect
+	}
+	app := core.NewBaseApp(c)
+	unwatch(app)
+	if err := app.Bootstrap(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := app.ClearBootstrap(); err != nil {
+			t.Error(err)
+		}
+	})
+	return app
+}
+
 // config is the template's folder and a connection to a copy of the template's database.
 func config(t testing.TB) core.BaseAppConfig {
 	t.Helper()

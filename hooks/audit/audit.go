@@ -52,24 +52,46 @@ type Entry struct {
 	Metadata     map[string]any
 }
 
+// Keys are the versions of the chains' key (secrets.Keys).
+type Keys interface {
+	// All returns the versions, the newest first; at least one.
+	All() [][]byte
+	// Settled says that every head was signed anew with the newest version (Anchor).
+	Settled() bool
+	// Refresh reads the versions again, in app's transaction if it is one.
+	Refresh(app core.App) error
+}
+
+// oneKey never changes.
+type oneKey []byte
+
+func (k oneKey) All() [][]byte        { return [][]byte{k} }
+func (oneKey) Settled() bool          { return true }
+func (oneKey) Refresh(core.App) error { return nil }
+
 // Log writes and verifies the chains. It is safe for concurrent use.
 type Log struct {
-	key   []byte
+	keys  Keys
 	sink  HeadSink
 	log   *slog.Logger
 	heads sync.Mutex // one WriteHeads at a time; guards the sink's tail
 }
 
-// New returns a Log. The key is secrets.Keeper.Derive("audit"); heads keeps the signed heads outside
-// the database (Dir) and may be nil where none are kept.
+// New returns a Log with one key for ever; see Rotating.
 func New(key []byte, heads HeadSink, log *slog.Logger) (*Log, error) {
 	if len(key) < 32 {
 		return nil, fmt.Errorf("audit: a key of %d bytes, want at least 32", len(key))
 	}
+	return Rotating(oneKey(append([]byte(nil), key...)), heads, log), nil
+}
+
+// Rotating returns a Log whose key is replaced now and then. heads keeps the signed heads outside the
+// database (Dir) and may be nil where none are kept.
+func Rotating(keys Keys, heads HeadSink, log *slog.Logger) *Log {
 	if log == nil {
 		log = slog.Default()
 	}
-	return &Log{key: append([]byte(nil), key...), sink: heads, log: log}, nil
+	return &Log{keys: keys, sink: heads, log: log}
 }
 
 // Lock is what a transaction holds that writes to a tenant's chain.
@@ -126,12 +148,13 @@ func (l *Log) append(tx core.App, a Actor, e Entry) error {
 	row.SetRaw("created", at) // covered by the chain only because they equal `at`
 	row.SetRaw("updated", at)
 	row.SetPrev(prev)
-	row.SetMAC(l.rowMAC(row))
+	key := l.keys.All()[0]
+	row.SetMAC(rowMAC(key, row))
 	if err := permit.Save(tx, row); err != nil {
 		return err
 	}
 	head.SetSeq(seq)
-	head.SetMAC(l.headMAC(e.Tenant, seq, row.MAC()))
+	head.SetMAC(headMAC(key, e.Tenant, seq, row.MAC()))
 	return permit.Save(tx, head)
 }
 
@@ -156,30 +179,75 @@ func (l *Log) next(tx core.App, tenant string) (head *collections.AuditHead, seq
 	if len(rows) > 0 {
 		last, prev = rows[0].Seq(), rows[0].MAC()
 	}
-	if !known && last == 0 {
-		return head, 1, "", nil
+	if !known && last == 0 { // a new chain begins with the newest key
+		return head, 1, "", l.keys.Refresh(tx)
 	}
-	if known && head.Seq() == last && hmac.Equal([]byte(head.MAC()), []byte(l.headMAC(tenant, last, prev))) {
+	ok, err := l.headGood(tx, head, known, last, prev)
+	if err != nil {
+		return nil, 0, "", err
+	}
+	if ok {
 		return head, last + 1, prev, nil
 	}
 	l.log.Error("audit chain and its head differ; run `mambahost audit verify`", "tenant", tenant, "head_seq", head.Seq(), "last_seq", last)
 	return head, max(head.Seq(), last) + 2, prev, nil
 }
 
+// headGood says whether a head is ours and names the last row. One that another instance signed with a
+// key that we have not heard of is looked at again with the keys of now.
+func (l *Log) headGood(app core.App, head *collections.AuditHead, known bool, last int64, mac string) (bool, error) {
+	if !known || head.Seq() != last {
+		return false, nil
+	}
+	if l.headKey(head, last, mac) >= 0 {
+		return true, nil
+	}
+	if err := l.keys.Refresh(app); err != nil {
+		return false, err
+	}
+	return l.headKey(head, last, mac) >= 0, nil
+}
+
+// headKey is which version signed a head, 0 for the newest; -1 for none that may. Once all heads were
+// signed anew only the newest may: an older one may be in somebody's hands.
+func (l *Log) headKey(head *collections.AuditHead, seq int64, mac string) int {
+	all := l.keys.All()
+	if l.keys.Settled() {
+		all = all[:1]
+	}
+	for i, key := range all {
+		if hmac.Equal([]byte(head.MAC()), []byte(headMAC(key, head.Tenant(), seq, mac))) {
+			return i
+		}
+	}
+	return -1
+}
+
 // rowMAC is over every column, each with its length before it, in the order of the schema.
-func (l *Log) rowMAC(r *collections.AuditLog) string {
-	return l.mac("row", r.Id, r.Tenant(), seqText(r.Seq()), r.Actor(), r.ActorType(), r.ActorName(), r.Action(),
+func rowMAC(key []byte, r *collections.AuditLog) string {
+	return mac(key, "row", r.Id, r.Tenant(), seqText(r.Seq()), r.Actor(), r.ActorType(), r.ActorName(), r.Action(),
 		r.ResourceType(), r.Resource(), string(metadataOf(r)), r.Address(), r.UserAgent(), r.Request(),
 		r.GetDateTime("at").String(), r.Prev())
 }
 
-func (l *Log) headMAC(tenant string, seq int64, last string) string {
-	return l.mac("head", tenant, seqText(seq), last)
+func headMAC(key []byte, tenant string, seq int64, last string) string {
+	return mac(key, "head", tenant, seqText(seq), last)
+}
+
+// signedBy is which of the versions made a MAC, 0 for the newest; -1: none that may. A chain goes from
+// older versions to newer ones, never back, so it is at least as new as the one before it was.
+func signedBy(all [][]byte, before int, got string, with func(key []byte) string) int {
+	for i := min(before, len(all)-1); i >= 0; i-- {
+		if hmac.Equal([]byte(got), []byte(with(all[i]))) {
+			return i
+		}
+	}
+	return -1
 }
 
 // mac is HMAC-SHA-256 in hex over length-prefixed parts; the first part keeps the uses apart.
-func (l *Log) mac(parts ...string) string {
-	h := hmac.New(sha256.New, l.key)
+func mac(key []byte, parts ...string) string {
+	h := hmac.New(sha256.New, key)
 	var n [4]byte
 	for _, p := range parts {
 		binary.BigEndian.PutUint32(n[:], uint32(len(p)))

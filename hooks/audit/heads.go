@@ -3,6 +3,8 @@ package audit
 import (
 	"bufio"
 	"bytes"
+	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +13,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/collections"
@@ -103,8 +106,8 @@ type signedHead struct {
 	Sig    string `json:"sig"`
 }
 
-func (l *Log) sign(h signedHead) string {
-	return l.mac("signed", h.At, h.Tenant, seqText(h.Seq), h.MAC, h.Prev)
+func sign(key []byte, h signedHead) string {
+	return mac(key, "signed", h.At, h.Tenant, seqText(h.Seq), h.MAC, h.Prev)
 }
 
 // WriteHeads appends the head of every chain that grew since the last call to the sink. It is meant to
@@ -116,6 +119,9 @@ func (l *Log) WriteHeads(app core.App) error {
 	}
 	l.heads.Lock()
 	defer l.heads.Unlock()
+	if err := l.keys.Refresh(app); err != nil {
+		return err
+	}
 	written, prev, _, err := l.readHeads(nil)
 	if err != nil {
 		return err
@@ -132,7 +138,7 @@ func (l *Log) WriteHeads(app core.App) error {
 		if err != nil {
 			return err
 		}
-		if row == nil || head.MAC() != l.headMAC(head.Tenant(), head.Seq(), row.MAC()) {
+		if row == nil || l.headKey(head, head.Seq(), row.MAC()) < 0 {
 			refused = append(refused, fmt.Errorf("the audit chain of tenant %q does not end in its head", head.Tenant()))
 			continue
 		}
@@ -140,7 +146,7 @@ func (l *Log) WriteHeads(app core.App) error {
 			continue
 		}
 		h := signedHead{At: now, Tenant: head.Tenant(), Seq: head.Seq(), MAC: row.MAC(), Prev: prev}
-		h.Sig = l.sign(h)
+		h.Sig = sign(l.keys.All()[0], h)
 		prev = h.Sig
 		line, err := json.Marshal(h)
 		if err != nil {
@@ -160,12 +166,20 @@ func (l *Log) WriteHeads(app core.App) error {
 // and how many lines are not as we wrote them. each, if not nil, sees every good head.
 func (l *Log) readHeads(each func(signedHead) error) (last map[string]signedHead, prev string, bad int, err error) {
 	last = map[string]signedHead{}
+	all := l.keys.All()
+	version := len(all) - 1
 	err = l.sink.Each(func(line []byte) error {
 		var h signedHead
-		if json.Unmarshal(line, &h) != nil || h.Sig != l.sign(h) {
+		if json.Unmarshal(line, &h) != nil {
 			bad++
 			return nil
 		}
+		by := signedBy(all, version, h.Sig, func(key []byte) string { return sign(key, h) })
+		if by < 0 {
+			bad++
+			return nil
+		}
+		version = by
 		if h.Prev != prev {
 			bad++ // a good line, but its predecessor is gone or was moved
 		}
@@ -180,4 +194,41 @@ func (l *Log) readHeads(each func(signedHead) error) (last map[string]signedHead
 		return nil, "", 0, fmt.Errorf("read the audit heads: %w", err)
 	}
 	return last, prev, bad, nil
+}
+
+// Anchor signs every head anew that an older version of the key signed and that is as it was written:
+// whoever has the older version can then no more write a chain that looks like ours. It may be ended
+// at any point and called again.
+func (l *Log) Anchor(ctx context.Context, app core.App) error {
+	if err := l.keys.Refresh(app); err != nil {
+		return err
+	}
+	heads, err := collections.Every[collections.AuditHead](app, collections.AuditHeads, "tenant", 0)
+	if err != nil {
+		return fmt.Errorf("read audit heads: %w", err)
+	}
+	for _, h := range heads {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		err := collections.Tx(app, []collections.Lock{Lock(h.Tenant())}, func(tx core.App) error {
+			head, err := collections.One[collections.AuditHead](tx, collections.AuditHeads, dbx.HashExp{"tenant": h.Tenant()})
+			if errors.Is(err, sql.ErrNoRows) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			row, err := l.rowAt(tx, head.Tenant(), head.Seq())
+			if err != nil || row == nil || l.headKey(head, head.Seq(), row.MAC()) < 1 {
+				return err // signed with the newest, or not ours: that is for Verify to tell
+			}
+			head.SetMAC(headMAC(l.keys.All()[0], head.Tenant(), head.Seq(), row.MAC()))
+			return permit.Save(tx, head)
+		})
+		if err != nil {
+			return fmt.Errorf("sign the audit head of tenant %q anew: %w", h.Tenant(), err)
+		}
+	}
+	return nil
 }

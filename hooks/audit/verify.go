@@ -63,6 +63,9 @@ func (r *Report) add(f Fault, seq int64, row, format string, args ...any) {
 // What it cannot find: a tail that was cut, head row included, before an hourly signed head named it.
 func (l *Log) Verify(app core.App, tenant string) (Report, error) {
 	rep := Report{Tenant: tenant}
+	if err := l.keys.Refresh(app); err != nil {
+		return rep, fmt.Errorf("read the keys of the audit chain: %w", err)
+	}
 	if err := l.verifyChain(app, &rep); err != nil {
 		return rep, fmt.Errorf("verify the audit chain of tenant %q: %w", tenant, err)
 	}
@@ -105,6 +108,9 @@ func (l *Log) VerifyAll(app core.App) ([]Report, error) {
 	for _, t := range tenants {
 		known[t] = true
 	}
+	if err := l.keys.Refresh(app); err != nil {
+		return nil, fmt.Errorf("read the keys of the audit chain: %w", err)
+	}
 	if l.sink != nil {
 		signed, _, _, err := l.readHeads(nil)
 		if err != nil {
@@ -131,13 +137,15 @@ func (l *Log) VerifyAll(app core.App) ([]Report, error) {
 type walk struct {
 	after, want int64
 	prev        string
+	version     int // of the key that signed the last one, 0 for the newest
+	known       int // how many versions there were then
 	last        *collections.AuditLog
 }
 
 // verifyChain reads the rows and then the head. Rows may be written meanwhile, so it reads on while the head is
 // further than they were.
 func (l *Log) verifyChain(app core.App, rep *Report) error {
-	w := &walk{after: -1 << 53, want: 1} // a row with a number below 1 is a fault, too
+	w := &walk{after: -1 << 53, want: 1, version: len(l.keys.All()) - 1, known: len(l.keys.All())} // a row with a number below 1 is a fault, too
 	for {
 		if err := l.verifyRows(app, rep, w); err != nil {
 			return err
@@ -157,6 +165,9 @@ func (l *Log) verifyChain(app core.App, rep *Report) error {
 			if row != nil {
 				continue
 			}
+		}
+		if err := l.keys.Refresh(app); err != nil { // it may have been signed anew while we read
+			return err
 		}
 		l.verifyHead(rep, head, w.last)
 		return nil
@@ -178,7 +189,15 @@ func (l *Log) verifyRows(app core.App, rep *Report, w *walk) error {
 			case r.Seq() < w.want:
 				rep.add(FaultBroken, r.Seq(), r.Id, "no row has this number")
 			}
-			if r.MAC() != l.rowMAC(r) {
+			all := l.keys.All()
+			if len(all) > w.known { // rotated while we read
+				w.version, w.known = w.version+len(all)-w.known, len(all)
+			}
+			by := signedBy(all, w.version, r.MAC(), func(key []byte) string { return rowMAC(key, r) })
+			if by >= 0 {
+				w.version = by
+			}
+			if by < 0 {
 				rep.add(FaultEdited, r.Seq(), r.Id, "the row was changed after it was written")
 			} else if at := r.GetString("at"); r.GetString("created") != at || r.GetString("updated") != at {
 				rep.add(FaultEdited, r.Seq(), r.Id, "its times were changed after it was written")
@@ -203,7 +222,7 @@ func (l *Log) verifyHead(rep *Report, head *collections.AuditHead, last *collect
 		rep.add(FaultHead, 0, head.Id, "the head says %d rows, there are none", head.Seq())
 	case head.Seq() != last.Seq():
 		rep.add(FaultHead, 0, head.Id, "the head says %d, the last row is %d", head.Seq(), last.Seq())
-	case head.MAC() != l.headMAC(rep.Tenant, last.Seq(), last.MAC()):
+	case l.headKey(head, last.Seq(), last.MAC()) < 0:
 		rep.add(FaultHead, 0, head.Id, "the head was not written by us")
 	}
 }

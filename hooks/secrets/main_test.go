@@ -7,4 +7,9 @@ import (
 	"github.com/mambahost/mamba/collections/collectionstest"
 )
 
-func TestMain(m *testing.M) { os.Exit(collectionstest.Main(m)) }
+func TestMain(m *testing.M) {
+	if os.Getenv(victimDir) != "" {
+		os.Exit(victim())
+	}
+	os.Exit(collectionstest.Main(m))
+}

@@ -24,7 +24,7 @@ const masterKeyBytes = 32
 // says what to do.
 var ErrMasterKey = errors.New("the master key cannot be used")
 
-// Master wraps data keys. A key management service can stand behind it; the one here is a local key.
+// Master wraps data keys: a local key, or a command that asks a key management service.
 type Master interface {
 	// Wrap encrypts a data key; bind is authenticated and has to be the same in Unwrap.
 	Wrap(plain, bind []byte) ([]byte, error)
@@ -32,7 +32,7 @@ type Master interface {
 	Unwrap(wrapped, bind []byte) ([]byte, error)
 	// ID is a public fingerprint of the key, at most 64 characters, the same on every start.
 	ID() string
-	// Derive returns 32 bytes that depend on the key and the purpose only.
+	// Derive returns 32 bytes that depend on the key and the purpose only; nil where that cannot be had.
 	Derive(purpose string) []byte
 }
 
@@ -78,7 +78,7 @@ func (m *localMaster) expand(info string) []byte {
 }
 
 // LoadMaster returns the master key from the environment's value (base64 of 32 bytes) or, when that
-// is empty, from the file at path (the same text, mode 0600). A missing file is created only if
+// is empty, from the file at path (the same text, mode 0600; see Source for more). A missing file is created only if
 // mayCreate says so: pass Unused, because a new key beside existing data keys would lose them.
 // Refusals wrap ErrMasterKey.
 func LoadMaster(env, path string, mayCreate func() (bool, error)) (Master, error) {
@@ -89,14 +89,7 @@ func LoadMaster(env, path string, mayCreate func() (bool, error)) (Master, error
 		}
 		return NewMaster(key)
 	}
-	key, err := readKeyFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		key, err = createKeyFile(path, mayCreate)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return NewMaster(key)
+	return Source{File: path}.Open(mayCreate)
 }
 
 func decodeKey(text string) ([]byte, error) {
@@ -107,7 +100,8 @@ func decodeKey(text string) ([]byte, error) {
 	return key, nil
 }
 
-func readKeyFile(path string) ([]byte, error) {
+// readKeyFile returns the keys of a file, at least one.
+func readKeyFile(path string) ([][]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, fmt.Errorf("look at the master key file: %w", err)
@@ -122,16 +116,24 @@ func readKeyFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the master key file: %w", err)
 	}
-	key, err := decodeKey(string(text))
-	if err != nil {
-		return nil, fmt.Errorf("%s does not hold base64 of 32 bytes; restore it from its backup: %w", path, err)
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	if len(lines) > maxMasters {
+		return nil, fmt.Errorf("%s holds %d keys, at most %d; remove the oldest: %w", path, len(lines), maxMasters, ErrMasterKey)
 	}
-	return key, nil
+	var keys [][]byte
+	for _, line := range lines {
+		key, err := decodeKey(line)
+		if err != nil {
+			return nil, fmt.Errorf("%s does not hold base64 of 32 bytes; restore it from its backup: %w", path, err)
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
 }
 
 // createKeyFile writes a new key beside path and links it into place, so that a crash leaves a whole
 // file or none and two starts at once agree on one key.
-func createKeyFile(path string, mayCreate func() (bool, error)) ([]byte, error) {
+func createKeyFile(path string, mayCreate func() (bool, error)) ([][]byte, error) {
 	ok, err := mayCreate()
 	if err != nil {
 		return nil, fmt.Errorf("ask whether secrets exist already: %w", err)
@@ -153,7 +155,7 @@ func createKeyFile(path string, mayCreate func() (bool, error)) ([]byte, error) 
 		}
 		return nil, fmt.Errorf("write the master key file: %w", err)
 	}
-	return key, nil
+	return [][]byte{key}, nil
 }
 
 func linkNewFile(dir, path, text string) error {

@@ -271,7 +271,7 @@ func TestDerivedKeysDifferByPurposeAndMaster(t *testing.T) {
 	t.Parallel()
 	app := newApp(t)
 	m := newMaster(t)
-	a, b := newKeeper(t, app, m), newKeeper(t, app, newMaster(t))
+	a, b := newKeeper(t, app, m), newKeeper(t, newApp(t), newMaster(t))
 	if len(a.Derive("audit")) != 32 || !bytes.Equal(a.Derive("audit"), newKeeper(t, app, m).Derive("audit")) {
 		t.Error("a derived key is 32 bytes and the same on every start")
 	}
