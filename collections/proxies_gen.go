@@ -850,7 +850,7 @@ func (r *Session) Current() string { return r.GetString("current") }
 // SetCurrent sets current; see Current.
 func (r *Session) SetCurrent(v string) { r.Set("current", v) }
 
-// Method is how it was signed in: password, otp, oauth2.
+// Method is how it was signed in: password, otp, oauth2, with +totp, +backup or +passkey; or passkey.
 func (r *Session) Method() string { return r.GetString("method") }
 
 // SetMethod sets method; see Method.
@@ -880,17 +880,271 @@ func (r *Session) RevokedAt() time.Time { return r.GetDateTime("revoked_at").Tim
 // SetRevokedAt sets revoked_at; see RevokedAt.
 func (r *Session) SetRevokedAt(v time.Time) { r.Set("revoked_at", dateTime(v)) }
 
-// RevokedWhy is signed_out, by_user, password, reuse, crowded.
+// RevokedWhy is signed_out, by_user, password, reuse, crowded, factor.
 func (r *Session) RevokedWhy() string { return r.GetString("revoked_why") }
 
 // SetRevokedWhy sets revoked_why; see RevokedWhy.
 func (r *Session) SetRevokedWhy(v string) { r.Set("revoked_why", v) }
+
+// ProvenAt is when who he is was last shown with it: the sign-in, or a proof since.
+func (r *Session) ProvenAt() time.Time { return r.GetDateTime("proven_at").Time() }
+
+// SetProvenAt sets proven_at; see ProvenAt.
+func (r *Session) SetProvenAt(v time.Time) { r.Set("proven_at", dateTime(v)) }
 
 // Created is when the row was made.
 func (r *Session) Created() time.Time { return r.GetDateTime("created").Time() }
 
 // Updated is when the row was last written.
 func (r *Session) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
+// TotpFactor is a row of totp_factors, owned by hooks/access.
+type TotpFactor struct{ core.BaseRecordProxy }
+
+// TotpFactors is the name of the collection.
+const TotpFactors = "totp_factors"
+
+// NewTotpFactor returns an empty row that is not saved yet.
+func NewTotpFactor(app core.App) (*TotpFactor, error) { return newProxy[TotpFactor](app, TotpFactors) }
+
+// FindTotpFactor returns the row of that id; sql.ErrNoRows when there is none.
+func FindTotpFactor(app core.App, id string) (*TotpFactor, error) {
+	return findProxy[TotpFactor](app, TotpFactors, id)
+}
+
+// User is user.
+func (r *TotpFactor) User() string { return r.GetString("user") }
+
+// SetUser sets user; see User.
+func (r *TotpFactor) SetUser(v string) { r.Set("user", v) }
+
+// Secret is sealed; base32 as the authenticator has it.
+func (r *TotpFactor) Secret() string { return r.GetString("secret") }
+
+// SetSecret sets secret; see Secret.
+func (r *TotpFactor) SetSecret(v string) { r.Set("secret", v) }
+
+// BegunAt is when the secret was shown.
+func (r *TotpFactor) BegunAt() time.Time { return r.GetDateTime("begun_at").Time() }
+
+// SetBegunAt sets begun_at; see BegunAt.
+func (r *TotpFactor) SetBegunAt(v time.Time) { r.Set("begun_at", dateTime(v)) }
+
+// ConfirmedAt is empty: no code has proved it yet, and it counts for nothing.
+func (r *TotpFactor) ConfirmedAt() time.Time { return r.GetDateTime("confirmed_at").Time() }
+
+// SetConfirmedAt sets confirmed_at; see ConfirmedAt.
+func (r *TotpFactor) SetConfirmedAt(v time.Time) { r.Set("confirmed_at", dateTime(v)) }
+
+// LastStep is number of the 30 s window whose code was taken last; no code of it or before is taken again.
+func (r *TotpFactor) LastStep() int64 { return int64(r.GetFloat("last_step")) }
+
+// SetLastStep sets last_step; see LastStep.
+func (r *TotpFactor) SetLastStep(v int64) { r.Set("last_step", v) }
+
+// Created is when the row was made.
+func (r *TotpFactor) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *TotpFactor) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
+// BackupCode is a row of backup_codes, owned by hooks/access.
+type BackupCode struct{ core.BaseRecordProxy }
+
+// BackupCodes is the name of the collection.
+const BackupCodes = "backup_codes"
+
+// NewBackupCode returns an empty row that is not saved yet.
+func NewBackupCode(app core.App) (*BackupCode, error) { return newProxy[BackupCode](app, BackupCodes) }
+
+// FindBackupCode returns the row of that id; sql.ErrNoRows when there is none.
+func FindBackupCode(app core.App, id string) (*BackupCode, error) {
+	return findProxy[BackupCode](app, BackupCodes, id)
+}
+
+// User is user.
+func (r *BackupCode) User() string { return r.GetString("user") }
+
+// SetUser sets user; see User.
+func (r *BackupCode) SetUser(v string) { r.Set("user", v) }
+
+// CodeHash is HMAC of user and code, hex.
+func (r *BackupCode) CodeHash() string { return r.GetString("code_hash") }
+
+// SetCodeHash sets code_hash; see CodeHash.
+func (r *BackupCode) SetCodeHash(v string) { r.Set("code_hash", v) }
+
+// UsedAt is used_at.
+func (r *BackupCode) UsedAt() time.Time { return r.GetDateTime("used_at").Time() }
+
+// SetUsedAt sets used_at; see UsedAt.
+func (r *BackupCode) SetUsedAt(v time.Time) { r.Set("used_at", dateTime(v)) }
+
+// Created is when the row was made.
+func (r *BackupCode) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *BackupCode) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
+// Passkey is a row of passkeys, owned by hooks/access.
+type Passkey struct{ core.BaseRecordProxy }
+
+// Passkeies is the name of the collection.
+const Passkeies = "passkeys"
+
+// NewPasskey returns an empty row that is not saved yet.
+func NewPasskey(app core.App) (*Passkey, error) { return newProxy[Passkey](app, Passkeies) }
+
+// FindPasskey returns the row of that id; sql.ErrNoRows when there is none.
+func FindPasskey(app core.App, id string) (*Passkey, error) {
+	return findProxy[Passkey](app, Passkeies, id)
+}
+
+// User is user.
+func (r *Passkey) User() string { return r.GetString("user") }
+
+// SetUser sets user; see User.
+func (r *Passkey) SetUser(v string) { r.Set("user", v) }
+
+// Name is name.
+func (r *Passkey) Name() string { return r.GetString("name") }
+
+// SetName sets name; see Name.
+func (r *Passkey) SetName(v string) { r.Set("name", v) }
+
+// CredentialID is base64url, as the authenticator names it.
+func (r *Passkey) CredentialID() string { return r.GetString("credential_id") }
+
+// SetCredentialID sets credential_id; see CredentialID.
+func (r *Passkey) SetCredentialID(v string) { r.Set("credential_id", v) }
+
+// Credential decodes public key, counter and flags, as the WebAuthn library keeps them into v.
+func (r *Passkey) Credential(v any) error { return r.UnmarshalJSONField("credential", v) }
+
+// SetCredential sets credential; see Credential.
+func (r *Passkey) SetCredential(v any) { r.Set("credential", v) }
+
+// UsedAt is used_at.
+func (r *Passkey) UsedAt() time.Time { return r.GetDateTime("used_at").Time() }
+
+// SetUsedAt sets used_at; see UsedAt.
+func (r *Passkey) SetUsedAt(v time.Time) { r.Set("used_at", dateTime(v)) }
+
+// Created is when the row was made.
+func (r *Passkey) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *Passkey) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
+// PasskeyChallenge is a row of passkey_challenges, owned by hooks/access.
+type PasskeyChallenge struct{ core.BaseRecordProxy }
+
+// PasskeyChallenges is the name of the collection.
+const PasskeyChallenges = "passkey_challenges"
+
+// NewPasskeyChallenge returns an empty row that is not saved yet.
+func NewPasskeyChallenge(app core.App) (*PasskeyChallenge, error) {
+	return newProxy[PasskeyChallenge](app, PasskeyChallenges)
+}
+
+// FindPasskeyChallenge returns the row of that id; sql.ErrNoRows when there is none.
+func FindPasskeyChallenge(app core.App, id string) (*PasskeyChallenge, error) {
+	return findProxy[PasskeyChallenge](app, PasskeyChallenges, id)
+}
+
+// Purpose is register, prove, checkpoint or sign_in.
+func (r *PasskeyChallenge) Purpose() string { return r.GetString("purpose") }
+
+// SetPurpose sets purpose; see Purpose.
+func (r *PasskeyChallenge) SetPurpose(v string) { r.Set("purpose", v) }
+
+// Holder is what it was given to: a session's or a checkpoint's id; empty for sign_in.
+func (r *PasskeyChallenge) Holder() string { return r.GetString("holder") }
+
+// SetHolder sets holder; see Holder.
+func (r *PasskeyChallenge) SetHolder(v string) { r.Set("holder", v) }
+
+// User is whose passkey is asked for; empty for sign_in.
+func (r *PasskeyChallenge) User() string { return r.GetString("user") }
+
+// SetUser sets user; see User.
+func (r *PasskeyChallenge) SetUser(v string) { r.Set("user", v) }
+
+// Data decodes what the WebAuthn library has to know at the answer into v.
+func (r *PasskeyChallenge) Data(v any) error { return r.UnmarshalJSONField("data", v) }
+
+// SetData sets data; see Data.
+func (r *PasskeyChallenge) SetData(v any) { r.Set("data", v) }
+
+// ExpiresAt is expires_at.
+func (r *PasskeyChallenge) ExpiresAt() time.Time { return r.GetDateTime("expires_at").Time() }
+
+// SetExpiresAt sets expires_at; see ExpiresAt.
+func (r *PasskeyChallenge) SetExpiresAt(v time.Time) { r.Set("expires_at", dateTime(v)) }
+
+// Created is when the row was made.
+func (r *PasskeyChallenge) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *PasskeyChallenge) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
+// SignInCheckpoint is a row of sign_in_checkpoints, owned by hooks/access.
+type SignInCheckpoint struct{ core.BaseRecordProxy }
+
+// SignInCheckpoints is the name of the collection.
+const SignInCheckpoints = "sign_in_checkpoints"
+
+// NewSignInCheckpoint returns an empty row that is not saved yet.
+func NewSignInCheckpoint(app core.App) (*SignInCheckpoint, error) {
+	return newProxy[SignInCheckpoint](app, SignInCheckpoints)
+}
+
+// FindSignInCheckpoint returns the row of that id; sql.ErrNoRows when there is none.
+func FindSignInCheckpoint(app core.App, id string) (*SignInCheckpoint, error) {
+	return findProxy[SignInCheckpoint](app, SignInCheckpoints, id)
+}
+
+// User is user.
+func (r *SignInCheckpoint) User() string { return r.GetString("user") }
+
+// SetUser sets user; see User.
+func (r *SignInCheckpoint) SetUser(v string) { r.Set("user", v) }
+
+// TokenHash is SHA-256 of its token, hex.
+func (r *SignInCheckpoint) TokenHash() string { return r.GetString("token_hash") }
+
+// SetTokenHash sets token_hash; see TokenHash.
+func (r *SignInCheckpoint) SetTokenHash(v string) { r.Set("token_hash", v) }
+
+// Method is what was shown before it: password, otp, oauth2.
+func (r *SignInCheckpoint) Method() string { return r.GetString("method") }
+
+// SetMethod sets method; see Method.
+func (r *SignInCheckpoint) SetMethod(v string) { r.Set("method", v) }
+
+// Stamp is of the account's sign-ins then; a new password ends it.
+func (r *SignInCheckpoint) Stamp() string { return r.GetString("stamp") }
+
+// SetStamp sets stamp; see Stamp.
+func (r *SignInCheckpoint) SetStamp(v string) { r.Set("stamp", v) }
+
+// UsedAt is used_at.
+func (r *SignInCheckpoint) UsedAt() time.Time { return r.GetDateTime("used_at").Time() }
+
+// SetUsedAt sets used_at; see UsedAt.
+func (r *SignInCheckpoint) SetUsedAt(v time.Time) { r.Set("used_at", dateTime(v)) }
+
+// ExpiresAt is expires_at.
+func (r *SignInCheckpoint) ExpiresAt() time.Time { return r.GetDateTime("expires_at").Time() }
+
+// SetExpiresAt sets expires_at; see ExpiresAt.
+func (r *SignInCheckpoint) SetExpiresAt(v time.Time) { r.Set("expires_at", dateTime(v)) }
+
+// Created is when the row was made.
+func (r *SignInCheckpoint) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *SignInCheckpoint) Updated() time.Time { return r.GetDateTime("updated").Time() }
 
 // Tenant is a row of tenants, owned by hooks/tenancy.
 type Tenant struct{ core.BaseRecordProxy }

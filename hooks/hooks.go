@@ -138,7 +138,7 @@ func Open(app core.App, c *Config) (*Panel, error) {
 	if p.Metering, err = p.openMetering(samples); err != nil {
 		return nil, err
 	}
-	if p.Access, err = access.New(access.Config{IntentKey: p.Secrets.Derive("intent"), Auditor: p.Audit, Cluster: p.Cluster,
+	if p.Access, err = access.New(access.Config{IntentKey: p.Secrets.Derive("intent"), Auditor: p.Audit, Cluster: p.Cluster, Seal: p.Secrets, PublicURL: c.publicURL(c.HTTPAddress),
 		Ended: func(tx core.App, user string) error {
 			collections.AfterCommit(tx, p.Servers.Recheck)
 			return p.Events.AccountChanged(tx, user)

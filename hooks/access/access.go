@@ -4,8 +4,10 @@
 //
 // It limits how often anything may be tried, across panel instances, and gives whoever signs in a session.
 //
-// It owns sessions, spent_tokens, idempotency_keys and rate_limits, and what may be written to users by customers. It
-// refuses to know what an actor may do; that is hooks/tenancy.
+// A sign-in of somebody with a second factor ends at a checkpoint, which only that factor passes.
+//
+// It owns sessions, sign_in_checkpoints, totp_factors, backup_codes, passkeys, passkey_challenges, spent_tokens,
+// idempotency_keys and rate_limits, and what may be written to users by customers. It refuses to know what an actor may do; that is hooks/tenancy.
 //
 // Its one invariant: nothing that is not an *Error written by us reaches a customer as text; an
 // unknown error is a 500 with a request id, and its chain is in the log only.
@@ -17,6 +19,7 @@ import (
 	"log/slog"
 	"strings"
 
+	"github.com/go-webauthn/webauthn/webauthn"
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/collections"
@@ -31,6 +34,10 @@ type Config struct {
 	IntentKey []byte
 	// Auditor writes the rows about accounts.
 	Auditor Auditor
+	// Seal keeps the secrets of authenticators. Nil: none can be set up.
+	Seal Sealer
+	// PublicURL is where browsers reach the panel; passkeys are bound to it. Without a name in it there are none.
+	PublicURL string
 	// Secure is whether browsers come by TLS, whatever the request looks like: then no cookie goes out in clear.
 	Secure bool
 	// Alarm keeps an event about the safety of an account, in the caller's transaction. Nil: nobody listens.
@@ -51,6 +58,8 @@ type Config struct {
 type Access struct {
 	key     []byte // immutable
 	auditor Auditor
+	seal    Sealer
+	relying *webauthn.WebAuthn // nil: passkeys are not possible here
 	secure  bool
 	alarm   func(tx core.App, a Actor, kind string, details map[string]any) error
 	ended   func(tx core.App, user string) error
@@ -65,6 +74,13 @@ func New(c Config) (*Access, error) {
 	}
 	if c.Auditor == nil {
 		return nil, errors.New("access: an auditor is needed")
+	}
+	if c.Seal == nil {
+		c.Seal = noSealer{}
+	}
+	relying, err := relyingParty(c.PublicURL)
+	if err != nil {
+		return nil, err
 	}
 	if c.Log == nil {
 		c.Log = slog.Default()
@@ -81,7 +97,7 @@ func New(c Config) (*Access, error) {
 		}
 		return c.AddressPace
 	})
-	return &Access{key: c.IntentKey, auditor: c.Auditor, secure: c.Secure, alarm: c.Alarm, ended: c.Ended, pace: p, log: c.Log}, nil
+	return &Access{key: c.IntentKey, auditor: c.Auditor, seal: c.Seal, relying: relying, secure: c.Secure, alarm: c.Alarm, ended: c.Ended, pace: p, log: c.Log}, nil
 }
 
 // Run tells the other instances how much was asked for, until ctx ends.

@@ -161,7 +161,8 @@ func fingerprint(parts ...string) string {
 // returns how many rows went. It is for a cron entry; running it twice at once does no harm.
 func Purge(app core.App) (int64, error) {
 	var total int64
-	for _, table := range []string{collections.SpentTokens, collections.IdempotencyKeies, collections.RateLimits, collections.Sessions} {
+	for _, table := range []string{collections.SpentTokens, collections.IdempotencyKeies, collections.RateLimits, collections.Sessions,
+		collections.SignInCheckpoints, collections.PasskeyChallenges} {
 		for range maxPurgeBatches {
 			var n int64
 			err := collections.Tx(app, nil, func(tx core.App) error {
