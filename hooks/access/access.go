@@ -6,7 +6,7 @@
 //
 // A sign-in of somebody with a second factor ends at a checkpoint, which only that factor passes.
 //
-// It owns sessions, sign_in_checkpoints, totp_factors, backup_codes, passkeys, passkey_challenges, spent_tokens,
+// It owns sessions, sign_in_checkpoints, totp_factors, backup_codes, passkeys, passkey_challenges, api_keys, spent_tokens,
 // idempotency_keys and rate_limits, and what may be written to users by customers. It refuses to know what an actor may do; that is hooks/tenancy.
 //
 // Its one invariant: nothing that is not an *Error written by us reaches a customer as text; an
@@ -18,6 +18,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 
 	"github.com/go-webauthn/webauthn/webauthn"
 	"github.com/pocketbase/pocketbase/core"
@@ -45,6 +46,9 @@ type Config struct {
 	// Ended is told in the transaction that ends sessions of a person by his own wish, or because a token came twice:
 	// what is open of him is to be asked about again. Nil: nobody wants to know.
 	Ended func(tx core.App, user string) error
+	// KeyEnded is told in the transaction that ends an API key: what is open by it is to be asked about again.
+	// Nil: nobody wants to know.
+	KeyEnded func(tx core.App) error
 	// Cluster tells the other instances how much was asked for. Nil: there are none.
 	Cluster *cluster.Cluster
 	// TokenPace and AddressPace are how many requests a minute one token, and one network without a
@@ -56,15 +60,17 @@ type Config struct {
 
 // Access mints, checks and remembers. Its methods can be called concurrently.
 type Access struct {
-	key     []byte // immutable
-	auditor Auditor
-	seal    Sealer
-	relying *webauthn.WebAuthn // nil: passkeys are not possible here
-	secure  bool
-	alarm   func(tx core.App, a Actor, kind string, details map[string]any) error
-	ended   func(tx core.App, user string) error
-	pace    *pace
-	log     *slog.Logger
+	key      []byte // immutable
+	auditor  Auditor
+	seal     Sealer
+	relying  *webauthn.WebAuthn // nil: passkeys are not possible here
+	secure   bool
+	alarm    func(tx core.App, a Actor, kind string, details map[string]any) error
+	ended    func(tx core.App, user string) error
+	keyEnded func(tx core.App) error
+	pace     *pace
+	uses     uses // of API keys
+	log      *slog.Logger
 }
 
 // New checks the configuration. Nothing runs before Run.
@@ -97,8 +103,16 @@ func New(c Config) (*Access, error) {
 		}
 		return c.AddressPace
 	})
-	return &Access{key: c.IntentKey, auditor: c.Auditor, seal: c.Seal, relying: relying, secure: c.Secure, alarm: c.Alarm, ended: c.Ended, pace: p, log: c.Log}, nil
+	return &Access{
+		key: c.IntentKey, auditor: c.Auditor, seal: c.Seal, relying: relying, secure: c.Secure,
+		alarm: c.Alarm, ended: c.Ended, keyEnded: c.KeyEnded, pace: p, log: c.Log,
+	}, nil
 }
 
-// Run tells the other instances how much was asked for, until ctx ends.
-func (d *Access) Run(ctx context.Context, app core.App) { d.pace.run(ctx, app) }
+// Run tells the other instances how much was asked for, and writes down when API keys were used, until ctx ends.
+func (d *Access) Run(ctx context.Context, app core.App) {
+	var wg sync.WaitGroup
+	wg.Go(func() { d.pace.run(ctx, app) })
+	d.keepUses(ctx, app)
+	wg.Wait()
+}

@@ -27,7 +27,11 @@ type Auditor interface {
 
 // Audit is the actor as the audit log knows him.
 func (a Actor) Audit() audit.Actor {
-	return audit.Actor{Type: a.Type, ID: a.ID, Name: a.Name, Address: a.Address, UserAgent: a.UserAgent, Request: a.Request}
+	id := a.ID
+	if a.Key != nil {
+		id = a.Key.ID
+	}
+	return audit.Actor{Type: a.Type, ID: id, Name: a.Name, Address: a.Address, UserAgent: a.UserAgent, Request: a.Request}
 }
 
 // Routes registers the account routes on the group of /api/v1.

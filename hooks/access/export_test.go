@@ -26,3 +26,9 @@ func RelyingParty(public string) (string, error) {
 	}
 	return w.Config.RPID + " " + w.Config.RPOrigins[0], nil
 }
+
+// WriteUses stores the last uses of API keys now.
+func WriteUses(d *Access, app core.App) error { return d.writeUses(app) }
+
+// PurgeKeys removes API keys that ended long before now.
+func PurgeKeys(app core.App, now time.Time) (int64, error) { return purgeKeys(app, now) }
