@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -217,11 +218,18 @@ func (p *panel) linked() {
 	})
 }
 
+// dumpLog shows what the panel wrote, and the errors behind its answers, which are in PocketBase's own log.
 func (p *panel) dumpLog() {
 	raw, err := os.ReadFile(filepath.Join(p.dir, "panel.log"))
 	if err == nil {
 		p.t.Logf("panel.log:\n%s", raw[max(0, len(raw)-8000):])
 	}
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(p.dir, "pb_data", "auxiliary.db")+"?mode=ro&_pragma=busy_timeout(5000)")
+	must(p.t, err)
+	defer db.Close()
+	var errs sql.NullString
+	err = db.QueryRow("SELECT group_concat(line, char(10)) FROM (SELECT created || ' ' || message || ' ' || data AS line FROM _logs WHERE level >= 8 ORDER BY created DESC LIMIT 20)").Scan(&errs)
+	p.t.Logf("errors (%v):\n%s", err, errs.String)
 }
 
 // stop ends the panel as Ctrl-C does.

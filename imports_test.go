@@ -30,6 +30,7 @@ type rule struct {
 
 var rules = []rule{
 	{"wings/wire", func(i string) bool { return strings.Contains(i, ".") }, "both binaries speak it, so it stands on the standard library alone"},
+	{"wings/outbound", func(i string) bool { return strings.Contains(i, ".") }, "both binaries make customers' requests with it, so it stands on the standard library alone"},
 	{"wings", func(i string) bool {
 		return within(i, module+"/hooks") || within(i, module+"/collections") || within(i, module+"/migrations") || within(i, "github.com/pocketbase/pocketbase")
 	}, "a node must not carry the panel: wings knows nothing of PocketBase, collections or hooks"},
@@ -44,11 +45,15 @@ var rules = []rule{
 		return within(i, module) && !within(i, module+"/blueprints") && i != module+"/wings/wire"
 	}, "the language of a game knows no panel and no node"},
 	{"hooks", func(i string) bool { return i == module+"/hooks" }, "hooks.go wires the rooms; a room that imports it would be a cycle"},
-	{"hooks", func(i string) bool { return within(i, module+"/wings") && i != module+"/wings/wire" }, "the panel speaks to a node through wings/wire only"},
+	{"hooks", func(i string) bool { return within(i, module+"/wings") && !bothSides(i) }, "the panel speaks to a node through wings/wire only"},
 	{"pb_public", func(i string) bool { return within(i, module) && !within(i, module+"/pb_public") }, "the web app is files; it is served, it does not serve"},
 }
 
 func within(i, prefix string) bool { return i == prefix || strings.HasPrefix(i, prefix+"/") }
+
+// bothSides are the packages under wings that the panel has, too: what both say, and how a request is made
+// whose address a customer chose (docs/adr/0017-outbound.md).
+func bothSides(i string) bool { return i == module+"/wings/wire" || i == module+"/wings/outbound" }
 
 var forbidden = []string{"util", "utils", "common", "helpers", "base", "misc", "shared", "types", "models", "manager"}
 
@@ -144,7 +149,7 @@ func TestOnlyMainImportsBothSides(t *testing.T) {
 			return
 		}
 		panel := slices.ContainsFunc(imports, func(i string) bool { return within(i, module+"/hooks") })
-		node := slices.ContainsFunc(imports, func(i string) bool { return within(i, module+"/wings") && i != module+"/wings/wire" })
+		node := slices.ContainsFunc(imports, func(i string) bool { return within(i, module+"/wings") && !bothSides(i) })
 		if panel && node {
 			t.Errorf("%s imports panel and node; main.go alone may", file)
 		}

@@ -72,9 +72,11 @@ func All() []Definition {
 	return []Definition{
 		dataKeys, eventsDef, auditLogs, auditHeads, jobsDef, jobSteps, cronRuns, incidentsDef, spentTokens, idempotencyKeys,
 		panelInstances, leadersDef, rateLimits, sessionsDef,
+		totpFactors, backupCodes, passkeysDef, passkeyChallenges, signInCheckpoints,
 		tenantsDef, permissionsDef, rolesDef, rolePermissions, tenantMembers, roleBindings, invitesDef,
 		authoritiesDef, nodesDef, nodeCertificates, nodeLinks, panelCertificates, ipPools, portPools, allocationsDef,
 		blueprintsDef, blueprintVersions, serversDef,
+		apiKeys, tenantExports,
 	}
 }
 

@@ -850,7 +850,7 @@ func (r *Session) Current() string { return r.GetString("current") }
 // SetCurrent sets current; see Current.
 func (r *Session) SetCurrent(v string) { r.Set("current", v) }
 
-// Method is how it was signed in: password, otp, oauth2.
+// Method is how it was signed in: password, otp, oauth2, with +totp, +backup or +passkey; or passkey.
 func (r *Session) Method() string { return r.GetString("method") }
 
 // SetMethod sets method; see Method.
@@ -880,17 +880,271 @@ func (r *Session) RevokedAt() time.Time { return r.GetDateTime("revoked_at").Tim
 // SetRevokedAt sets revoked_at; see RevokedAt.
 func (r *Session) SetRevokedAt(v time.Time) { r.Set("revoked_at", dateTime(v)) }
 
-// RevokedWhy is signed_out, by_user, password, reuse, crowded.
+// RevokedWhy is signed_out, by_user, password, reuse, crowded, factor.
 func (r *Session) RevokedWhy() string { return r.GetString("revoked_why") }
 
 // SetRevokedWhy sets revoked_why; see RevokedWhy.
 func (r *Session) SetRevokedWhy(v string) { r.Set("revoked_why", v) }
+
+// ProvenAt is when who he is was last shown with it: the sign-in, or a proof since.
+func (r *Session) ProvenAt() time.Time { return r.GetDateTime("proven_at").Time() }
+
+// SetProvenAt sets proven_at; see ProvenAt.
+func (r *Session) SetProvenAt(v time.Time) { r.Set("proven_at", dateTime(v)) }
 
 // Created is when the row was made.
 func (r *Session) Created() time.Time { return r.GetDateTime("created").Time() }
 
 // Updated is when the row was last written.
 func (r *Session) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
+// TotpFactor is a row of totp_factors, owned by hooks/access.
+type TotpFactor struct{ core.BaseRecordProxy }
+
+// TotpFactors is the name of the collection.
+const TotpFactors = "totp_factors"
+
+// NewTotpFactor returns an empty row that is not saved yet.
+func NewTotpFactor(app core.App) (*TotpFactor, error) { return newProxy[TotpFactor](app, TotpFactors) }
+
+// FindTotpFactor returns the row of that id; sql.ErrNoRows when there is none.
+func FindTotpFactor(app core.App, id string) (*TotpFactor, error) {
+	return findProxy[TotpFactor](app, TotpFactors, id)
+}
+
+// User is user.
+func (r *TotpFactor) User() string { return r.GetString("user") }
+
+// SetUser sets user; see User.
+func (r *TotpFactor) SetUser(v string) { r.Set("user", v) }
+
+// Secret is sealed; base32 as the authenticator has it.
+func (r *TotpFactor) Secret() string { return r.GetString("secret") }
+
+// SetSecret sets secret; see Secret.
+func (r *TotpFactor) SetSecret(v string) { r.Set("secret", v) }
+
+// BegunAt is when the secret was shown.
+func (r *TotpFactor) BegunAt() time.Time { return r.GetDateTime("begun_at").Time() }
+
+// SetBegunAt sets begun_at; see BegunAt.
+func (r *TotpFactor) SetBegunAt(v time.Time) { r.Set("begun_at", dateTime(v)) }
+
+// ConfirmedAt is empty: no code has proved it yet, and it counts for nothing.
+func (r *TotpFactor) ConfirmedAt() time.Time { return r.GetDateTime("confirmed_at").Time() }
+
+// SetConfirmedAt sets confirmed_at; see ConfirmedAt.
+func (r *TotpFactor) SetConfirmedAt(v time.Time) { r.Set("confirmed_at", dateTime(v)) }
+
+// LastStep is number of the 30 s window whose code was taken last; no code of it or before is taken again.
+func (r *TotpFactor) LastStep() int64 { return int64(r.GetFloat("last_step")) }
+
+// SetLastStep sets last_step; see LastStep.
+func (r *TotpFactor) SetLastStep(v int64) { r.Set("last_step", v) }
+
+// Created is when the row was made.
+func (r *TotpFactor) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *TotpFactor) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
+// BackupCode is a row of backup_codes, owned by hooks/access.
+type BackupCode struct{ core.BaseRecordProxy }
+
+// BackupCodes is the name of the collection.
+const BackupCodes = "backup_codes"
+
+// NewBackupCode returns an empty row that is not saved yet.
+func NewBackupCode(app core.App) (*BackupCode, error) { return newProxy[BackupCode](app, BackupCodes) }
+
+// FindBackupCode returns the row of that id; sql.ErrNoRows when there is none.
+func FindBackupCode(app core.App, id string) (*BackupCode, error) {
+	return findProxy[BackupCode](app, BackupCodes, id)
+}
+
+// User is user.
+func (r *BackupCode) User() string { return r.GetString("user") }
+
+// SetUser sets user; see User.
+func (r *BackupCode) SetUser(v string) { r.Set("user", v) }
+
+// CodeHash is HMAC of user and code, hex.
+func (r *BackupCode) CodeHash() string { return r.GetString("code_hash") }
+
+// SetCodeHash sets code_hash; see CodeHash.
+func (r *BackupCode) SetCodeHash(v string) { r.Set("code_hash", v) }
+
+// UsedAt is used_at.
+func (r *BackupCode) UsedAt() time.Time { return r.GetDateTime("used_at").Time() }
+
+// SetUsedAt sets used_at; see UsedAt.
+func (r *BackupCode) SetUsedAt(v time.Time) { r.Set("used_at", dateTime(v)) }
+
+// Created is when the row was made.
+func (r *BackupCode) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *BackupCode) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
+// Passkey is a row of passkeys, owned by hooks/access.
+type Passkey struct{ core.BaseRecordProxy }
+
+// Passkeies is the name of the collection.
+const Passkeies = "passkeys"
+
+// NewPasskey returns an empty row that is not saved yet.
+func NewPasskey(app core.App) (*Passkey, error) { return newProxy[Passkey](app, Passkeies) }
+
+// FindPasskey returns the row of that id; sql.ErrNoRows when there is none.
+func FindPasskey(app core.App, id string) (*Passkey, error) {
+	return findProxy[Passkey](app, Passkeies, id)
+}
+
+// User is user.
+func (r *Passkey) User() string { return r.GetString("user") }
+
+// SetUser sets user; see User.
+func (r *Passkey) SetUser(v string) { r.Set("user", v) }
+
+// Name is name.
+func (r *Passkey) Name() string { return r.GetString("name") }
+
+// SetName sets name; see Name.
+func (r *Passkey) SetName(v string) { r.Set("name", v) }
+
+// CredentialID is base64url, as the authenticator names it.
+func (r *Passkey) CredentialID() string { return r.GetString("credential_id") }
+
+// SetCredentialID sets credential_id; see CredentialID.
+func (r *Passkey) SetCredentialID(v string) { r.Set("credential_id", v) }
+
+// Credential decodes public key, counter and flags, as the WebAuthn library keeps them into v.
+func (r *Passkey) Credential(v any) error { return r.UnmarshalJSONField("credential", v) }
+
+// SetCredential sets credential; see Credential.
+func (r *Passkey) SetCredential(v any) { r.Set("credential", v) }
+
+// UsedAt is used_at.
+func (r *Passkey) UsedAt() time.Time { return r.GetDateTime("used_at").Time() }
+
+// SetUsedAt sets used_at; see UsedAt.
+func (r *Passkey) SetUsedAt(v time.Time) { r.Set("used_at", dateTime(v)) }
+
+// Created is when the row was made.
+func (r *Passkey) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *Passkey) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
+// PasskeyChallenge is a row of passkey_challenges, owned by hooks/access.
+type PasskeyChallenge struct{ core.BaseRecordProxy }
+
+// PasskeyChallenges is the name of the collection.
+const PasskeyChallenges = "passkey_challenges"
+
+// NewPasskeyChallenge returns an empty row that is not saved yet.
+func NewPasskeyChallenge(app core.App) (*PasskeyChallenge, error) {
+	return newProxy[PasskeyChallenge](app, PasskeyChallenges)
+}
+
+// FindPasskeyChallenge returns the row of that id; sql.ErrNoRows when there is none.
+func FindPasskeyChallenge(app core.App, id string) (*PasskeyChallenge, error) {
+	return findProxy[PasskeyChallenge](app, PasskeyChallenges, id)
+}
+
+// Purpose is register, prove, checkpoint or sign_in.
+func (r *PasskeyChallenge) Purpose() string { return r.GetString("purpose") }
+
+// SetPurpose sets purpose; see Purpose.
+func (r *PasskeyChallenge) SetPurpose(v string) { r.Set("purpose", v) }
+
+// Holder is what it was given to: a session's or a checkpoint's id; empty for sign_in.
+func (r *PasskeyChallenge) Holder() string { return r.GetString("holder") }
+
+// SetHolder sets holder; see Holder.
+func (r *PasskeyChallenge) SetHolder(v string) { r.Set("holder", v) }
+
+// User is whose passkey is asked for; empty for sign_in.
+func (r *PasskeyChallenge) User() string { return r.GetString("user") }
+
+// SetUser sets user; see User.
+func (r *PasskeyChallenge) SetUser(v string) { r.Set("user", v) }
+
+// Data decodes what the WebAuthn library has to know at the answer into v.
+func (r *PasskeyChallenge) Data(v any) error { return r.UnmarshalJSONField("data", v) }
+
+// SetData sets data; see Data.
+func (r *PasskeyChallenge) SetData(v any) { r.Set("data", v) }
+
+// ExpiresAt is expires_at.
+func (r *PasskeyChallenge) ExpiresAt() time.Time { return r.GetDateTime("expires_at").Time() }
+
+// SetExpiresAt sets expires_at; see ExpiresAt.
+func (r *PasskeyChallenge) SetExpiresAt(v time.Time) { r.Set("expires_at", dateTime(v)) }
+
+// Created is when the row was made.
+func (r *PasskeyChallenge) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *PasskeyChallenge) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
+// SignInCheckpoint is a row of sign_in_checkpoints, owned by hooks/access.
+type SignInCheckpoint struct{ core.BaseRecordProxy }
+
+// SignInCheckpoints is the name of the collection.
+const SignInCheckpoints = "sign_in_checkpoints"
+
+// NewSignInCheckpoint returns an empty row that is not saved yet.
+func NewSignInCheckpoint(app core.App) (*SignInCheckpoint, error) {
+	return newProxy[SignInCheckpoint](app, SignInCheckpoints)
+}
+
+// FindSignInCheckpoint returns the row of that id; sql.ErrNoRows when there is none.
+func FindSignInCheckpoint(app core.App, id string) (*SignInCheckpoint, error) {
+	return findProxy[SignInCheckpoint](app, SignInCheckpoints, id)
+}
+
+// User is user.
+func (r *SignInCheckpoint) User() string { return r.GetString("user") }
+
+// SetUser sets user; see User.
+func (r *SignInCheckpoint) SetUser(v string) { r.Set("user", v) }
+
+// TokenHash is SHA-256 of its token, hex.
+func (r *SignInCheckpoint) TokenHash() string { return r.GetString("token_hash") }
+
+// SetTokenHash sets token_hash; see TokenHash.
+func (r *SignInCheckpoint) SetTokenHash(v string) { r.Set("token_hash", v) }
+
+// Method is what was shown before it: password, otp, oauth2.
+func (r *SignInCheckpoint) Method() string { return r.GetString("method") }
+
+// SetMethod sets method; see Method.
+func (r *SignInCheckpoint) SetMethod(v string) { r.Set("method", v) }
+
+// Stamp is of the account's sign-ins then; a new password ends it.
+func (r *SignInCheckpoint) Stamp() string { return r.GetString("stamp") }
+
+// SetStamp sets stamp; see Stamp.
+func (r *SignInCheckpoint) SetStamp(v string) { r.Set("stamp", v) }
+
+// UsedAt is used_at.
+func (r *SignInCheckpoint) UsedAt() time.Time { return r.GetDateTime("used_at").Time() }
+
+// SetUsedAt sets used_at; see UsedAt.
+func (r *SignInCheckpoint) SetUsedAt(v time.Time) { r.Set("used_at", dateTime(v)) }
+
+// ExpiresAt is expires_at.
+func (r *SignInCheckpoint) ExpiresAt() time.Time { return r.GetDateTime("expires_at").Time() }
+
+// SetExpiresAt sets expires_at; see ExpiresAt.
+func (r *SignInCheckpoint) SetExpiresAt(v time.Time) { r.Set("expires_at", dateTime(v)) }
+
+// Created is when the row was made.
+func (r *SignInCheckpoint) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *SignInCheckpoint) Updated() time.Time { return r.GetDateTime("updated").Time() }
 
 // Tenant is a row of tenants, owned by hooks/tenancy.
 type Tenant struct{ core.BaseRecordProxy }
@@ -927,6 +1181,36 @@ func (r *Tenant) Status() string { return r.GetString("status") }
 
 // SetStatus sets status; see Status.
 func (r *Tenant) SetStatus(v string) { r.Set("status", v) }
+
+// StatusReason is why it is not ACTIVE, for its members.
+func (r *Tenant) StatusReason() string { return r.GetString("status_reason") }
+
+// SetStatusReason sets status_reason; see StatusReason.
+func (r *Tenant) SetStatusReason(v string) { r.Set("status_reason", v) }
+
+// StatusSince is status_since.
+func (r *Tenant) StatusSince() time.Time { return r.GetDateTime("status_since").Time() }
+
+// SetStatusSince sets status_since; see StatusSince.
+func (r *Tenant) SetStatusSince(v time.Time) { r.Set("status_since", dateTime(v)) }
+
+// StatusBefore is of a DELETING one: what it returns to when that is cancelled.
+func (r *Tenant) StatusBefore() string { return r.GetString("status_before") }
+
+// SetStatusBefore sets status_before; see StatusBefore.
+func (r *Tenant) SetStatusBefore(v string) { r.Set("status_before", v) }
+
+// DeleteAfter is of a DELETING one: end of the grace period.
+func (r *Tenant) DeleteAfter() time.Time { return r.GetDateTime("delete_after").Time() }
+
+// SetDeleteAfter sets delete_after; see DeleteAfter.
+func (r *Tenant) SetDeleteAfter(v time.Time) { r.Set("delete_after", dateTime(v)) }
+
+// DeleteBy is user id of who asked for it.
+func (r *Tenant) DeleteBy() string { return r.GetString("delete_by") }
+
+// SetDeleteBy sets delete_by; see DeleteBy.
+func (r *Tenant) SetDeleteBy(v string) { r.Set("delete_by", v) }
 
 // Require2fa is require_2fa.
 func (r *Tenant) Require2fa() bool { return r.GetBool("require_2fa") }
@@ -2159,3 +2443,195 @@ func (r *Server) Created() time.Time { return r.GetDateTime("created").Time() }
 
 // Updated is when the row was last written.
 func (r *Server) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
+// APIKey is a row of api_keys, owned by hooks/access.
+type APIKey struct{ core.BaseRecordProxy }
+
+// APIKeies is the name of the collection.
+const APIKeies = "api_keys"
+
+// NewAPIKey returns an empty row that is not saved yet.
+func NewAPIKey(app core.App) (*APIKey, error) { return newProxy[APIKey](app, APIKeies) }
+
+// FindAPIKey returns the row of that id; sql.ErrNoRows when there is none.
+func FindAPIKey(app core.App, id string) (*APIKey, error) {
+	return findProxy[APIKey](app, APIKeies, id)
+}
+
+// Tenant is owner; empty only for rows of the installation itself.
+func (r *APIKey) Tenant() string { return r.GetString("tenant") }
+
+// SetTenant sets tenant; see Tenant.
+func (r *APIKey) SetTenant(v string) { r.Set("tenant", v) }
+
+// User is who made it; it never may more than he.
+func (r *APIKey) User() string { return r.GetString("user") }
+
+// SetUser sets user; see User.
+func (r *APIKey) SetUser(v string) { r.Set("user", v) }
+
+// Name is name.
+func (r *APIKey) Name() string { return r.GetString("name") }
+
+// SetName sets name; see Name.
+func (r *APIKey) SetName(v string) { r.Set("name", v) }
+
+// Hint is the first characters, to tell keys apart.
+func (r *APIKey) Hint() string { return r.GetString("hint") }
+
+// SetHint sets hint; see Hint.
+func (r *APIKey) SetHint(v string) { r.Set("hint", v) }
+
+// TokenHash is HMAC-SHA-256 of the key, hex.
+func (r *APIKey) TokenHash() string { return r.GetString("token_hash") }
+
+// SetTokenHash sets token_hash; see TokenHash.
+func (r *APIKey) SetTokenHash(v string) { r.Set("token_hash", v) }
+
+// Permissions decodes list of permission keys into v.
+func (r *APIKey) Permissions(v any) error { return r.UnmarshalJSONField("permissions", v) }
+
+// SetPermissions sets permissions; see Permissions.
+func (r *APIKey) SetPermissions(v any) { r.Set("permissions", v) }
+
+// Servers decodes list of server ids; empty: all into v.
+func (r *APIKey) Servers(v any) error { return r.UnmarshalJSONField("servers", v) }
+
+// SetServers sets servers; see Servers.
+func (r *APIKey) SetServers(v any) { r.Set("servers", v) }
+
+// Addresses decodes list of CIDRs it may be used from; empty: from anywhere into v.
+func (r *APIKey) Addresses(v any) error { return r.UnmarshalJSONField("addresses", v) }
+
+// SetAddresses sets addresses; see Addresses.
+func (r *APIKey) SetAddresses(v any) { r.Set("addresses", v) }
+
+// ExpiresAt is empty: never.
+func (r *APIKey) ExpiresAt() time.Time { return r.GetDateTime("expires_at").Time() }
+
+// SetExpiresAt sets expires_at; see ExpiresAt.
+func (r *APIKey) SetExpiresAt(v time.Time) { r.Set("expires_at", dateTime(v)) }
+
+// UsedAt is last use, written at most every few seconds.
+func (r *APIKey) UsedAt() time.Time { return r.GetDateTime("used_at").Time() }
+
+// SetUsedAt sets used_at; see UsedAt.
+func (r *APIKey) SetUsedAt(v time.Time) { r.Set("used_at", dateTime(v)) }
+
+// UsedFrom is address of the last use.
+func (r *APIKey) UsedFrom() string { return r.GetString("used_from") }
+
+// SetUsedFrom sets used_from; see UsedFrom.
+func (r *APIKey) SetUsedFrom(v string) { r.Set("used_from", v) }
+
+// RevokedAt is revoked_at.
+func (r *APIKey) RevokedAt() time.Time { return r.GetDateTime("revoked_at").Time() }
+
+// SetRevokedAt sets revoked_at; see RevokedAt.
+func (r *APIKey) SetRevokedAt(v time.Time) { r.Set("revoked_at", dateTime(v)) }
+
+// RevokedBy is user id.
+func (r *APIKey) RevokedBy() string { return r.GetString("revoked_by") }
+
+// SetRevokedBy sets revoked_by; see RevokedBy.
+func (r *APIKey) SetRevokedBy(v string) { r.Set("revoked_by", v) }
+
+// RevokedWhy is by_user, left, deleted.
+func (r *APIKey) RevokedWhy() string { return r.GetString("revoked_why") }
+
+// SetRevokedWhy sets revoked_why; see RevokedWhy.
+func (r *APIKey) SetRevokedWhy(v string) { r.Set("revoked_why", v) }
+
+// Created is when the row was made.
+func (r *APIKey) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *APIKey) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
+// TenantExport is a row of tenant_exports, owned by hooks/compliance.
+type TenantExport struct{ core.BaseRecordProxy }
+
+// TenantExports is the name of the collection.
+const TenantExports = "tenant_exports"
+
+// NewTenantExport returns an empty row that is not saved yet.
+func NewTenantExport(app core.App) (*TenantExport, error) {
+	return newProxy[TenantExport](app, TenantExports)
+}
+
+// FindTenantExport returns the row of that id; sql.ErrNoRows when there is none.
+func FindTenantExport(app core.App, id string) (*TenantExport, error) {
+	return findProxy[TenantExport](app, TenantExports, id)
+}
+
+// Tenant is owner; empty only for rows of the installation itself.
+func (r *TenantExport) Tenant() string { return r.GetString("tenant") }
+
+// SetTenant sets tenant; see Tenant.
+func (r *TenantExport) SetTenant(v string) { r.Set("tenant", v) }
+
+// RequestedBy is user id.
+func (r *TenantExport) RequestedBy() string { return r.GetString("requested_by") }
+
+// SetRequestedBy sets requested_by; see RequestedBy.
+func (r *TenantExport) SetRequestedBy(v string) { r.Set("requested_by", v) }
+
+// RequestedName is as it was then.
+func (r *TenantExport) RequestedName() string { return r.GetString("requested_name") }
+
+// SetRequestedName sets requested_name; see RequestedName.
+func (r *TenantExport) SetRequestedName(v string) { r.Set("requested_name", v) }
+
+// Status is status.
+func (r *TenantExport) Status() string { return r.GetString("status") }
+
+// SetStatus sets status; see Status.
+func (r *TenantExport) SetStatus(v string) { r.Set("status", v) }
+
+// File is key in PocketBase's storage.
+func (r *TenantExport) File() string { return r.GetString("file") }
+
+// SetFile sets file; see File.
+func (r *TenantExport) SetFile(v string) { r.Set("file", v) }
+
+// Bytes is bytes.
+func (r *TenantExport) Bytes() int64 { return int64(r.GetFloat("bytes")) }
+
+// SetBytes sets bytes; see Bytes.
+func (r *TenantExport) SetBytes(v int64) { r.Set("bytes", v) }
+
+// Rows is how many it holds.
+func (r *TenantExport) Rows() int64 { return int64(r.GetFloat("rows")) }
+
+// SetRows sets rows; see Rows.
+func (r *TenantExport) SetRows(v int64) { r.Set("rows", v) }
+
+// Sha256 is sha256.
+func (r *TenantExport) Sha256() string { return r.GetString("sha256") }
+
+// SetSha256 sets sha256; see Sha256.
+func (r *TenantExport) SetSha256(v string) { r.Set("sha256", v) }
+
+// Problem is why it failed, for the customer.
+func (r *TenantExport) Problem() string { return r.GetString("problem") }
+
+// SetProblem sets problem; see Problem.
+func (r *TenantExport) SetProblem(v string) { r.Set("problem", v) }
+
+// ReadyAt is ready_at.
+func (r *TenantExport) ReadyAt() time.Time { return r.GetDateTime("ready_at").Time() }
+
+// SetReadyAt sets ready_at; see ReadyAt.
+func (r *TenantExport) SetReadyAt(v time.Time) { r.Set("ready_at", dateTime(v)) }
+
+// ExpiresAt is then the file goes.
+func (r *TenantExport) ExpiresAt() time.Time { return r.GetDateTime("expires_at").Time() }
+
+// SetExpiresAt sets expires_at; see ExpiresAt.
+func (r *TenantExport) SetExpiresAt(v time.Time) { r.Set("expires_at", dateTime(v)) }
+
+// Created is when the row was made.
+func (r *TenantExport) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *TenantExport) Updated() time.Time { return r.GetDateTime("updated").Time() }

@@ -11,6 +11,7 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/collections/postgres"
+	"github.com/mambahost/mamba/collections/sqlite"
 )
 
 // Bounds of the PostgreSQL mode. With the one that listens an instance has 29 connections at most, and
@@ -83,7 +84,7 @@ func (c *Config) Connect(path string) (*dbx.DB, error) {
 		return nil, err
 	}
 	if pg == nil {
-		return core.DefaultDBConnect(path)
+		return sqlite.Connect(path)
 	}
 	return pg.Connect(path)
 }

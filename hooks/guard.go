@@ -34,6 +34,8 @@ func bindGuards(app core.App, breakGlass bool) {
 const schemaClosed = "Collections are made and changed by releases of Mamba Host. Of the accounts' collections you can change how people sign in and what their mails say. " +
 	"Start the panel with MAMBA_BREAK_GLASS=1 if you must do more."
 
+const secondStepClosed = "Customers have a second factor of Mamba Host's own: authenticators and passkeys on their account pages. PocketBase's multi-factor option stays off for them."
+
 // schemaRefuse keeps the schema as releases made it. A view would show what is hidden, and a
 // collection under another name would be nobody's to guard.
 func schemaRefuse(e *core.CollectionRequestEvent) error { return e.BadRequestError(schemaClosed, nil) }
@@ -51,6 +53,9 @@ func schemaUpdate(e *core.CollectionRequestEvent) error {
 	}
 	if _, ours := collections.ByName(stored.Name); ours || !stored.IsAuth() || !same {
 		return schemaRefuse(e)
+	}
+	if stored.Name == "users" && e.Collection.MFA.Enabled {
+		return e.BadRequestError(secondStepClosed, nil)
 	}
 	return e.Next()
 }

@@ -49,6 +49,8 @@ const (
 	early = -100
 	last  = 9999
 
+	topicRecheck = "servers.recheck" // on the bus: ask again who may go on with what is open
+
 	afterToken  = apis.DefaultLoadAuthTokenMiddlewarePriority + 1
 	afterLimits = apis.DefaultRateLimitMiddlewarePriority + 1 // the caller is known by then
 )
@@ -139,18 +141,18 @@ func Open(app core.App, c *Config) (*Panel, error) {
 	if p.Metering, err = p.openMetering(samples); err != nil {
 		return nil, err
 	}
-	if p.Access, err = access.New(access.Config{IntentKey: p.Secrets.Derive(purposeIntent), Auditor: p.Audit, Cluster: p.Cluster,
+	if p.Access, err = access.New(access.Config{IntentKey: p.Secrets.Derive(purposeIntent), Auditor: p.Audit, Cluster: p.Cluster, Seal: p.Secrets, PublicURL: c.publicURL(c.HTTPAddress),
 		Ended: func(tx core.App, user string) error {
-			collections.AfterCommit(tx, p.Servers.Recheck)
-			return p.Events.AccountChanged(tx, user)
+			return errors.Join(p.recheckAll(tx), p.Events.AccountChanged(tx, user))
 		},
+		KeyEnded: p.recheckAll,
 		Alarm: func(tx core.App, a access.Actor, kind string, details map[string]any) error {
 			return p.Events.Emit(tx, events.Event{Kind: kind, SubjectType: "users", Subject: a.ID, Actor: a.ID, ActorType: a.Type, ActorName: a.Name, Payload: details})
 		},
 		Secure: strings.HasPrefix(c.publicURL(c.HTTPAddress), "https://"), TokenPace: c.TokenPace, AddressPace: c.AddressPace, Log: p.log}); err != nil {
 		return nil, err
 	}
-	if p.Tenancy, err = tenancy.New(tenancy.Config{Auditor: p.Audit, Events: p.Events, Idempotency: p.Access, Sessions: p.Access, Jobs: p.Jobs, App: app,
+	if p.Tenancy, err = tenancy.New(tenancy.Config{Auditor: p.Audit, Events: p.Events, Idempotency: p.Access, Sessions: p.Access, Keys: p.Access, Jobs: p.Jobs, App: app,
 		InviteKey: p.Secrets.Derive(purposeInvite), Confirm: p.Access.Confirm}); err != nil {
 		return nil, err
 	}
@@ -308,6 +310,8 @@ func (p *Panel) jobChanged(tx core.App, j *collections.Job) {
 func (p *Panel) bindHooks() {
 	app := p.app
 	p.bindTogether()
+	p.Cluster.Subscribe(topicRecheck, func(cluster.Message) { p.Servers.Recheck() })
+	p.Cluster.OnGap(p.Servers.Recheck)
 	app.OnRealtimeConnectRequest().Bind(handler("mamba.events.connect", early, p.Events.Connect))
 	app.OnRealtimeSubscribeRequest().Bind(handler("mamba.events.subscribe", early, func(e *core.RealtimeSubscribeRequestEvent) error {
 		return p.Events.Admit(e, func(user *core.Record, tenant string) (events.Scope, bool) {
@@ -338,9 +342,15 @@ func (p *Panel) bindHooks() {
 
 // recheck cuts what is open and outlives its request when an account or a right has changed.
 func (p *Panel) recheck(e *core.RecordEvent) error {
-	p.Servers.Recheck()
+	if err := p.recheckAll(p.app); err != nil { // after the commit: nothing can be taken back
+		p.log.Error("other instances do not ask again who may go on", "error", err)
+		p.Servers.Recheck()
+	}
 	return e.Next()
 }
+
+// recheckAll does it on every instance, once tx has committed.
+func (p *Panel) recheckAll(tx core.App) error { return p.Cluster.Publish(tx, topicRecheck, nil) }
 
 // memberChanged has the live connections of a member admitted anew: what he may see may be less now, or nothing.
 // Every change of what he may do touches his row.
@@ -404,6 +414,7 @@ func (p *Panel) bindRoutes(e *core.ServeEvent) {
 		room.Routes(g)
 	}
 	e.Router.Bind(handler("mamba.access.session", afterToken, p.Access.LoadSession))
+	e.Router.Bind(handler("mamba.access.key", afterToken, p.Access.LoadKey))
 	e.Router.Bind(handler("mamba.access.limit", afterLimits, p.Access.Limit))
 	e.Router.Bind(handler("mamba.events.forward", early, p.Events.Forward))
 	e.Router.GET("/{path...}", apis.WrapStdHandler(p.config.Web))

@@ -15,6 +15,7 @@ import (
 	"github.com/pocketbase/pocketbase/tools/security"
 
 	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/hooks/access"
 	"github.com/mambahost/mamba/hooks/audit"
 	"github.com/mambahost/mamba/hooks/cluster"
 	"github.com/mambahost/mamba/hooks/fleet"
@@ -25,7 +26,7 @@ import (
 
 // sealed are all fields that hold sealed values. A room that seals a new field adds it here; a test
 // fails when it does not.
-var sealed = []secrets.Sealed{fleet.SealedKey, servers.SealedEnvironment}
+var sealed = []secrets.Sealed{fleet.SealedKey, servers.SealedEnvironment, access.SealedTOTP}
 
 // Purposes of derived keys. Those of tokens stay when data keys are rotated: they are wrapped by the
 // master key, and a new one would sign everybody out.
@@ -220,7 +221,8 @@ func encryptSettings(app core.App, keeper *secrets.Keeper) error {
 			return fmt.Errorf("encrypt the settings: %w", err)
 		}
 		err = collections.Tx(app, nil, func(tx core.App) error {
-			_, err := tx.NonconcurrentDB().Update("_params", dbx.Params{"value": after}, dbx.HashExp{"id": "settings", "value": before}).Execute()
+			_, err := tx.NonconcurrentDB().Update("_params", dbx.Params{"value": after},
+				dbx.NewExp("[[id]] = 'settings' AND CAST([[value]] AS TEXT) = {:before}", dbx.Params{"before": before})).Execute() // PocketBase stores bytes on SQLite
 			return err
 		})
 		if err != nil {

@@ -1,6 +1,7 @@
 package hooks
 
 import (
+	"encoding/json"
 	"os"
 	"regexp"
 	"slices"
@@ -39,6 +40,7 @@ var whole = map[string]string{
 	"PUT /servers/{id}/access/{user}":    `{"role":"MEMBER"}`,
 	"POST /tenants/{id}/roles":           `{"name":"Mine"}`,
 	"PATCH /tenants/{id}/roles/{role}":   `{"name":"Mine"}`,
+	"POST /tenants/{id}/keys":            `{"name":"Mine","permissions":["server.read"]}`,
 	"POST /audit/export":                 `{"format":"json"}`,
 	"POST /servers":                      `{"name":"one more","blueprint":"demo","limits":{"cpu_millicores":250,"memory_mib":64,"disk_gib":1}}`,
 	"POST /servers/placement":            `{"blueprint":"demo","limits":{"cpu_millicores":250,"memory_mib":64,"disk_gib":1}}`,
@@ -93,7 +95,21 @@ func TestT07_EveryRouteAsksWhatItsPageSays(t *testing.T) {
 			t.Fatalf("%d %s", status, raw)
 		}
 	}
+	subset := []string{"tenant.read", "server.read", "server.start", "console.read", "member.invite"}
+	raw, err := json.Marshal(map[string]any{"name": "a robot", "permissions": subset})
+	must(t, err)
+	robot := func(path string) string {
+		status, _, answer := s.ask(s.as("owner@demo.example").super, tenant, "POST", "/api/v1"+path, plain, string(raw))
+		key := decode[struct{ Secret string }](t, answer).Secret
+		if status != 201 || key == "" {
+			t.Fatalf("%d %s", status, answer)
+		}
+		return key
+	}
+	in := func(p, _ string) bool { return slices.Contains(subset, p) }
 	who = append(who,
+		somebody{"an API key with a subset", robot("/tenants/" + tenant + "/keys"), in},
+		somebody{"a personal API key with a subset", robot("/account/keys"), in},
 		somebody{"a friend with one server", friend, func(p, path string) bool {
 			return strings.HasPrefix(path, "/servers/{id}") && slices.Contains(holds[tenancy.RoleSupport], p) || p == "server.read" && path == "/servers" || strings.HasPrefix(path, "/jobs/")
 		}},

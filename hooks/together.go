@@ -64,6 +64,9 @@ func (p *Panel) bindTogether() {
 		if err := e.Next(); err != nil {
 			return err
 		}
+		if err := access.Forget(e.App, e.Record.Id); err != nil {
+			return err
+		}
 		return p.Events.AccountChanged(e.App, e.Record.Id)
 	}))
 	app.OnSettingsReload().Bind(handler("mamba.cron.guard", early, func(e *core.SettingsReloadEvent) error {

@@ -77,7 +77,8 @@ func settle(t *testing.T, change ...func(*Config)) *settled {
 		return row.ID
 	}
 	s.named = strings.NewReplacer("{user}", firstOf(t, h.app, collections.TenantMembers).GetString("user"),
-		"{invite}", made("/members/invite", `{"email":"guest@example.org","role":"MEMBER"}`), "{role}", made("/roles", `{"name":"Night watch"}`))
+		"{invite}", made("/members/invite", `{"email":"guest@example.org","role":"MEMBER"}`), "{role}", made("/roles", `{"name":"Night watch"}`),
+		"{key}", made("/keys", `{"name":"robot","permissions":["server.read"]}`))
 	return s
 }
 
@@ -154,7 +155,8 @@ const plain = "application/json"
 var forEverybody = map[string]string{
 	"GET /account": "", "GET /tenants": "", "POST /tenants": "", "GET /blueprints": "", "GET /blueprints/{id}": "", "GET /blueprints/{id}/icon": "public", "GET /status": "public",
 	"POST /invites/{invite}/preview": "public",
-	"GET /account/sessions":          "", "POST /account/sessions/refresh": "", "DELETE /account/sessions/{session}": "", "DELETE /account/sessions/others": "",
+	"GET /account/keys":              "", "POST /account/keys": "", "DELETE /account/keys/{key}": "",
+	"GET /account/sessions": "", "POST /account/sessions/refresh": "", "DELETE /account/sessions/{session}": "", "DELETE /account/sessions/others": "",
 }
 
 func TestEveryRouteKeepsOthersOut(t *testing.T) {
@@ -218,6 +220,11 @@ func nonsense() map[string]string {
 	}
 }
 
+// wrongKeys are bodies that make no API key.
+var wrongKeys = []string{`{}`, `{"name":""}`, `{"name":"x"}`, `{"name":"x","permissions":[]}`, `{"name":"x","permissions":"server.read"}`, `{"name":"x","permissions":["nope"]}`, `{"name":"x","permissions":["key.manage"]}`,
+	`{"name":"a\u202eb","permissions":["server.read"]}`, `{"name":"x","permissions":["server.read"],"addresses":["x"]}`, `{"name":"x","permissions":["server.read"],"expires_at":"tomorrow"}`,
+	`{"name":"x","permissions":["server.read"],"servers":["../x"]}`, `{"name":"x","permissions":["server.read"],"user":"x"}`}
+
 // wrong are bodies that look right, by route; nil: the route takes no body.
 var wrong = map[string][]string{
 	"POST /tenants":               {`{"name":""}`, `{"name":1}`, `{"NAME":"x"}`, `{"name":"a\u202eb"}`, `{"name":"x","slug":"-"}`, `{"name":"x","slug":"admin"}`, `{"name":"` + strings.Repeat("x", 81) + `"}`},
@@ -237,6 +244,10 @@ Bcc: b@example.org","role":"MEMBER"}`, `{"email":"` + strings.Repeat("x", 300) +
 	"PATCH /tenants/{id}/roles/{role}":           {`{"name":""}`, `{"name":"member"}`, `{"permissions":["nope"]}`, `{"key":"OWNER"}`, `{"description":"\u202e"}`},
 	"DELETE /tenants/{id}/roles/{role}":          nil,
 	"POST /account/sessions/refresh":             {`{}`, `{"refresh_token":""}`, `{"refresh_token":"mr1.x.1.y"}`, `{"refresh_token":1}`},
+	"POST /account/keys":                         wrongKeys,
+	"DELETE /account/keys/{key}":                 nil,
+	"POST /tenants/{id}/keys":                    wrongKeys,
+	"DELETE /tenants/{id}/keys/{key}":            nil,
 	"DELETE /account/sessions/{session}":         nil,
 	"DELETE /account/sessions/others":            nil,
 	"POST /tenants/{id}/switch":                  nil,

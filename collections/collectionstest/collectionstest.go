@@ -28,6 +28,7 @@ import (
 
 	"github.com/mambahost/mamba/collections/postgres"
 	"github.com/mambahost/mamba/collections/postgres/postgrestest"
+	"github.com/mambahost/mamba/collections/sqlite"
 )
 
 // Variable says which database the tests run on: sqlite (the default) or postgres.
@@ -139,7 +140,7 @@ func unwatch(app core.App) { app.OnBootstrap().Unbind("__pbNotifyWatcherSystemHo
 
 // Connect opens a SQLite file as PocketBase does, but without waiting for the disk.
 func Connect(path string) (*dbx.DB, error) {
-	return dbx.Open("sqlite", path+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(OFF)&_pragma=foreign_keys(ON)&_pragma=temp_store(MEMORY)")
+	return sqlite.Connect(path, "_pragma=synchronous(OFF)")
 }
 
 // New is a PocketBase with mailer and hook counters of its own, as PocketBase's tests have it. It is

@@ -27,6 +27,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/mambahost/mamba/collections/sqlite"
 )
 
 // Defaults of Config.
@@ -165,7 +167,7 @@ func (d *Database) Close() { d.pool.Close() }
 // log, stays a SQLite file on this machine.
 func (d *Database) Connect(dbPath string) (*dbx.DB, error) {
 	if strings.HasPrefix(filepath.Base(dbPath), "auxiliary") {
-		return core.DefaultDBConnect(dbPath)
+		return sqlite.Connect(dbPath)
 	}
 	db := sql.OpenDB(&connector{database: d})
 	return dbx.NewFromDB(db, "sqlite"), nil // the builder goes on writing SQLite's dialect

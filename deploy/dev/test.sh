@@ -48,11 +48,13 @@ say "Go tests"
 sum=$PWD/.cache/tools/gotestsum-v1.13.0
 [ -x "$sum" ] || { mkdir -p .cache/tools; GOBIN=$PWD/.cache/tools go install gotest.tools/gotestsum@v1.13.0; mv .cache/tools/gotestsum "$sum"; }
 go mod download # the network of the tests leads nowhere
+longest=25m # of a package
+[ -z "${MAMBA_NIGHTLY:-}" ] || longest=3h
 # go_tests NAME FILE PACKAGE... runs the tests of the packages and adds them to the sum.
 go_tests() {
   local name=$1 file=$2 status failures; shift 2
   set +e
-  in_netns "$netns" "$sum" --format pkgname --jsonfile "$results/$file.json" --junitfile "$results/$file.xml" -- -timeout 25m "$@" | tee "$results/$file.txt"
+  in_netns "$netns" "$sum" --format pkgname --jsonfile "$results/$file.json" --junitfile "$results/$file.xml" -- -timeout "$longest" "$@" | tee "$results/$file.txt"
   status=${PIPESTATUS[0]}
   set -e
   count() { { grep -c "\"Action\":\"$1\",\"Package\":\"[^\"]*\",\"Test\"" "$results/$file.json" || true; }; }

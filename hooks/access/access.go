@@ -4,8 +4,10 @@
 //
 // It limits how often anything may be tried, across panel instances, and gives whoever signs in a session.
 //
-// It owns sessions, spent_tokens, idempotency_keys and rate_limits, and what may be written to users by customers. It
-// refuses to know what an actor may do; that is hooks/tenancy.
+// A sign-in of somebody with a second factor ends at a checkpoint, which only that factor passes.
+//
+// It owns sessions, sign_in_checkpoints, totp_factors, backup_codes, passkeys, passkey_challenges, api_keys, spent_tokens,
+// idempotency_keys and rate_limits, and what may be written to users by customers. It refuses to know what an actor may do; that is hooks/tenancy.
 //
 // Its one invariant: nothing that is not an *Error written by us reaches a customer as text; an
 // unknown error is a 500 with a request id, and its chain is in the log only.
@@ -16,7 +18,9 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 
+	"github.com/go-webauthn/webauthn/webauthn"
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/collections"
@@ -31,6 +35,10 @@ type Config struct {
 	IntentKey []byte
 	// Auditor writes the rows about accounts.
 	Auditor Auditor
+	// Seal keeps the secrets of authenticators. Nil: none can be set up.
+	Seal Sealer
+	// PublicURL is where browsers reach the panel; passkeys are bound to it. Without a name in it there are none.
+	PublicURL string
 	// Secure is whether browsers come by TLS, whatever the request looks like: then no cookie goes out in clear.
 	Secure bool
 	// Alarm keeps an event about the safety of an account, in the caller's transaction. Nil: nobody listens.
@@ -38,6 +46,9 @@ type Config struct {
 	// Ended is told in the transaction that ends sessions of a person by his own wish, or because a token came twice:
 	// what is open of him is to be asked about again. Nil: nobody wants to know.
 	Ended func(tx core.App, user string) error
+	// KeyEnded is told in the transaction that ends an API key: what is open by it is to be asked about again.
+	// Nil: nobody wants to know.
+	KeyEnded func(tx core.App) error
 	// Cluster tells the other instances how much was asked for. Nil: there are none.
 	Cluster *cluster.Cluster
 	// TokenPace and AddressPace are how many requests a minute one token, and one network without a
@@ -49,13 +60,17 @@ type Config struct {
 
 // Access mints, checks and remembers. Its methods can be called concurrently.
 type Access struct {
-	key     []byte // immutable
-	auditor Auditor
-	secure  bool
-	alarm   func(tx core.App, a Actor, kind string, details map[string]any) error
-	ended   func(tx core.App, user string) error
-	pace    *pace
-	log     *slog.Logger
+	key      []byte // immutable
+	auditor  Auditor
+	seal     Sealer
+	relying  *webauthn.WebAuthn // nil: passkeys are not possible here
+	secure   bool
+	alarm    func(tx core.App, a Actor, kind string, details map[string]any) error
+	ended    func(tx core.App, user string) error
+	keyEnded func(tx core.App) error
+	pace     *pace
+	uses     uses // of API keys
+	log      *slog.Logger
 }
 
 // New checks the configuration. Nothing runs before Run.
@@ -65,6 +80,13 @@ func New(c Config) (*Access, error) {
 	}
 	if c.Auditor == nil {
 		return nil, errors.New("access: an auditor is needed")
+	}
+	if c.Seal == nil {
+		c.Seal = noSealer{}
+	}
+	relying, err := relyingParty(c.PublicURL)
+	if err != nil {
+		return nil, err
 	}
 	if c.Log == nil {
 		c.Log = slog.Default()
@@ -81,8 +103,16 @@ func New(c Config) (*Access, error) {
 		}
 		return c.AddressPace
 	})
-	return &Access{key: c.IntentKey, auditor: c.Auditor, secure: c.Secure, alarm: c.Alarm, ended: c.Ended, pace: p, log: c.Log}, nil
+	return &Access{
+		key: c.IntentKey, auditor: c.Auditor, seal: c.Seal, relying: relying, secure: c.Secure,
+		alarm: c.Alarm, ended: c.Ended, keyEnded: c.KeyEnded, pace: p, log: c.Log,
+	}, nil
 }
 
-// Run tells the other instances how much was asked for, until ctx ends.
-func (d *Access) Run(ctx context.Context, app core.App) { d.pace.run(ctx, app) }
+// Run tells the other instances how much was asked for, and writes down when API keys were used, until ctx ends.
+func (d *Access) Run(ctx context.Context, app core.App) {
+	var wg sync.WaitGroup
+	wg.Go(func() { d.pace.run(ctx, app) })
+	d.keepUses(ctx, app)
+	wg.Wait()
+}

@@ -22,6 +22,7 @@ import (
 	"github.com/mambahost/mamba/collections/collectionstest"
 	"github.com/mambahost/mamba/hooks/access"
 	"github.com/mambahost/mamba/hooks/audit"
+	"github.com/mambahost/mamba/hooks/secrets"
 )
 
 // panel is a migrated PocketBase with the door on its real router.
@@ -63,10 +64,16 @@ func (n *notes) all() string {
 
 func newPanel(t *testing.T, routes func(p *panel, g *router.RouterGroup[*core.RequestEvent])) *panel {
 	t.Helper()
+	return newPanelAt(t, origin, routes)
+}
+
+// newPanelAt is newPanel with another public URL.
+func newPanelAt(t *testing.T, public string, routes func(p *panel, g *router.RouterGroup[*core.RequestEvent])) *panel {
+	t.Helper()
 	app := collectionstest.New(t)
 	p := &panel{TestApp: app, notes: &notes{}}
 	var err error
-	p.access, err = access.New(access.Config{IntentKey: bytes.Repeat([]byte{7}, 32), Auditor: p.notes,
+	p.access, err = access.New(access.Config{IntentKey: bytes.Repeat([]byte{7}, 32), Auditor: p.notes, Seal: keeper(t, app), PublicURL: public,
 		Alarm: func(tx core.App, _ access.Actor, kind string, _ map[string]any) error {
 			collections.AfterCommit(tx, func() { p.alarm.Store(&kind) })
 			return nil
@@ -104,6 +111,22 @@ func newPanel(t *testing.T, routes func(p *panel, g *router.RouterGroup[*core.Re
 		t.Fatal(err)
 	}
 	return p
+}
+
+// origin is where browsers reach the panel of a test.
+const origin = "https://panel.example.test"
+
+func keeper(t *testing.T, app core.App) *secrets.Keeper {
+	t.Helper()
+	master, err := secrets.NewMaster(bytes.Repeat([]byte{7}, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := secrets.New(app, master)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
 }
 
 // alarms checks the last alarm; "" is none.
@@ -226,6 +249,15 @@ func TestNewRefusesAWeakKeyAndAMissingAuditor(t *testing.T) {
 	if _, err := access.New(access.Config{IntentKey: make([]byte, 32)}); err == nil {
 		t.Error("no auditor was taken")
 	}
+}
+
+// recorder and its makers are for hooks that are called by hand.
+type recorder = httptest.ResponseRecorder
+
+func newRecorder() *recorder { return httptest.NewRecorder() }
+
+func newRequest() *http.Request {
+	return httptest.NewRequest("POST", "/api/collections/users/auth", strings.NewReader("{}"))
 }
 
 func httptestServer(t *testing.T, h http.Handler) string {

@@ -27,7 +27,11 @@ type Auditor interface {
 
 // Audit is the actor as the audit log knows him.
 func (a Actor) Audit() audit.Actor {
-	return audit.Actor{Type: a.Type, ID: a.ID, Name: a.Name, Address: a.Address, UserAgent: a.UserAgent, Request: a.Request}
+	id := a.ID
+	if a.Key != nil {
+		id = a.Key.ID
+	}
+	return audit.Actor{Type: a.Type, ID: id, Name: a.Name, Address: a.Address, UserAgent: a.UserAgent, Request: a.Request}
 }
 
 // Routes registers the account routes on the group of /api/v1.
@@ -37,6 +41,22 @@ func (d *Access) Routes(g *router.RouterGroup[*core.RequestEvent]) {
 	g.POST("/account/sessions/refresh", d.refresh)
 	g.DELETE("/account/sessions/others", d.endOthers)
 	g.DELETE("/account/sessions/{session}", d.endSession)
+	g.GET("/account/factors", d.listFactors)
+	g.POST("/account/proof", d.proof)
+	g.POST("/account/proof/options", d.proveOptions)
+	g.POST("/account/totp", d.beginTOTP)
+	g.POST("/account/totp/confirm", d.confirmTOTP)
+	g.DELETE("/account/totp", d.disableTOTP)
+	g.POST("/account/backup-codes", d.renewBackupCodes)
+	g.GET("/account/passkeys", d.listPasskeys)
+	g.POST("/account/passkeys", d.register)
+	g.POST("/account/passkeys/options", d.registerOptions)
+	g.PATCH("/account/passkeys/{passkey}", d.renamePasskey)
+	g.DELETE("/account/passkeys/{passkey}", d.removePasskey)
+	g.POST("/account/checkpoint", d.pass)
+	g.POST("/account/checkpoint/options", d.checkpointOptions)
+	g.POST("/account/sign-in/passkey", d.signInByPasskey)
+	g.POST("/account/sign-in/passkey/options", d.signInOptions)
 }
 
 func account(e *core.RequestEvent) error {

@@ -27,8 +27,8 @@ const maxUserAgent = 255 // characters kept of it, as audit_logs.user_agent
 
 // Actor is who makes a request.
 type Actor struct {
-	Type       string // TypeUser or TypeSuperuser
-	ID         string // of the record in users or _superusers
+	Type       string // TypeUser, TypeSuperuser or TypeAPIKey
+	ID         string // of the record in users or _superusers; of an API key's holder
 	Email      string
 	Name       string // as shown; the address when none was given
 	Verified   bool   // the e-mail address is confirmed
@@ -37,6 +37,7 @@ type Actor struct {
 	Address    string // of the client, as far as the trusted proxy settings say
 	UserAgent  string
 	Request    string // request id
+	Key        *Key   // that he came by; nil: he came himself
 	Session    string // that the token is of; empty for an operator, and for a token that he made
 
 	stamp string // of the account's sign-ins as they were then; a new password or address ends them
@@ -44,6 +45,9 @@ type Actor struct {
 
 // From returns who makes the request, 401 when nobody does.
 func From(e *core.RequestEvent) (Actor, error) {
+	if k, ok := e.Get(keyKey).(keyed); ok {
+		return keyActor(e, k)
+	}
 	if e.Auth == nil {
 		if e.Request.Header.Get("Authorization") != "" {
 			return Actor{}, Unauthenticated("session_expired", "Your session has ended. Please sign in again.")
@@ -92,9 +96,15 @@ func stampOf(r *core.Record) string {
 }
 
 // Still is 401 when the sign-in that an actor came by has ended since: a session that was ended, a new
-// password or address, an account that is gone. It is for what outlives its request.
+// password or address, an API key that was revoked, an account that is gone. It is for what outlives its request.
 func (a Actor) Still(app core.App) error {
 	r, err := a.account(app)
+	if a.Key != nil {
+		if err == nil {
+			_, err = liveKey(app, a.Key.ID)
+		}
+		return err
+	}
 	if err == nil && stampOf(r) != a.stamp {
 		err = ended()
 	}

@@ -44,7 +44,7 @@ func (d *Access) Idempotent(e *core.RequestEvent, a Actor, tenant string, body [
 	if err := checkKey(key); err != nil {
 		return err
 	}
-	slot := keySlot{tenant: tenant, actor: a.Type + ":" + a.ID, key: key}
+	slot := keySlot{tenant: tenant, actor: a.who(), key: key}
 	slot.fingerprint = fingerprint(e.Request.Method, e.Request.URL.Path, tenant, string(body))
 	locks = slices.Clone(locks)
 	if key != "" {
@@ -160,8 +160,12 @@ func fingerprint(parts ...string) string {
 // Purge removes spent tokens, stored answers and counted attempts whose time is over, in short transactions, and
 // returns how many rows went. It is for a cron entry; running it twice at once does no harm.
 func Purge(app core.App) (int64, error) {
-	var total int64
-	for _, table := range []string{collections.SpentTokens, collections.IdempotencyKeies, collections.RateLimits, collections.Sessions} {
+	total, err := purgeKeys(app, time.Now())
+	if err != nil {
+		return total, err
+	}
+	for _, table := range []string{collections.SpentTokens, collections.IdempotencyKeies, collections.RateLimits, collections.Sessions,
+		collections.SignInCheckpoints, collections.PasskeyChallenges} {
 		for range maxPurgeBatches {
 			var n int64
 			err := collections.Tx(app, nil, func(tx core.App) error {

@@ -51,9 +51,10 @@ type Claims struct {
 	Resource string `json:"resource"` // id of what it is for
 	Tenant   string `json:"tenant"`
 	User     string `json:"user"`
-	UserType string `json:"user_type"` // TypeUser or TypeSuperuser
-	Issued   int64  `json:"iat"`       // Unix milliseconds
-	Expires  int64  `json:"exp"`       // Unix milliseconds
+	UserType string `json:"user_type"`     // TypeUser, TypeSuperuser or TypeAPIKey
+	Key      string `json:"key,omitempty"` // API key that asked for it; it ends with that
+	Issued   int64  `json:"iat"`           // Unix milliseconds
+	Expires  int64  `json:"exp"`           // Unix milliseconds
 	ID       string `json:"jti"`
 	Once     bool   `json:"once"`            // spent by its first Check
 	Stamp    string `json:"stamp,omitempty"` // of the account's sign-ins; it ends with those
@@ -80,9 +81,13 @@ func (d *Access) Mint(a Actor, purpose, resource, tenant string, ttl time.Durati
 	}
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	exp = now.Add(ttl)
+	key := ""
+	if a.Key != nil {
+		key = a.Key.ID
+	}
 	body, err := json.Marshal(Claims{
 		Version: intentVersion, Purpose: purpose, Resource: resource, Tenant: tenant,
-		User: a.ID, UserType: a.Type, Issued: now.UnixMilli(), Expires: exp.UnixMilli(), ID: rand.Text(), Once: once, Stamp: a.stamp, Session: a.Session,
+		User: a.ID, UserType: a.Type, Key: key, Issued: now.UnixMilli(), Expires: exp.UnixMilli(), ID: rand.Text(), Once: once, Stamp: a.stamp, Session: a.Session,
 	})
 	if err != nil {
 		return "", time.Time{}, fmt.Errorf("mint an intent token for %s: %w", purpose, err)
@@ -132,6 +137,10 @@ func (d *Access) Redeem(e *core.RequestEvent, token, purpose, resource string) (
 	a, err := actorOf(e, user)
 	if err != nil {
 		return Actor{}, Claims{}, err
+	}
+	if c.Key != "" || c.UserType == TypeAPIKey {
+		a, err = redeemed(e, a, c.Key)
+		return a, c, err
 	}
 	a.Session = c.Session
 	if err := a.Still(e.App); err != nil {

@@ -130,7 +130,7 @@ func (d *Access) Limit(e *core.RequestEvent) error {
 		}
 	}
 	err := e.Next()
-	if err == nil && e.Status() < 400 {
+	if err == nil && (e.Status() < 400 || e.Get(checkpointKey) == true) { // a checkpoint: what was shown so far was right
 		for _, fn := range regain {
 			fn()
 		}

@@ -160,7 +160,9 @@ func (d *Access) general(e *core.RequestEvent) error {
 		return nil
 	}
 	key := d.bucket(limit{name: "a"}, network(e.RealIP()))
-	if token := e.Request.Header.Get("Authorization"); e.Auth != nil && token != "" {
+	if k, ok := e.Get(keyKey).(keyed); ok && k.err == nil {
+		key = d.bucket(limit{name: "t"}, k.key.ID)
+	} else if token := e.Request.Header.Get("Authorization"); e.Auth != nil && token != "" {
 		key = d.bucket(limit{name: "t"}, token)
 	}
 	if wait := d.pace.take(key, time.Now()); wait > 0 {

@@ -56,6 +56,7 @@ const (
 	endedPassword = "password"
 	endedReuse    = "reuse"
 	endedCrowded  = "crowded"
+	endedFactor   = "factor" // a second factor was added or taken away elsewhere
 )
 
 // refreshToken is the one of a turn. It is computed, not stored: a session's row holds its hash, and whoever has
@@ -96,16 +97,34 @@ func accessToken(user *core.Record, s *collections.Session, now time.Time) (stri
 }
 
 // SignedIn is the handler of OnRecordAuthRequest("users"): however somebody has signed in, he gets a
-// session of ours instead of PocketBase's token. PocketBase's own ways of a token without signing in end up here,
+// session of ours instead of PocketBase's token, and before that, if he has a second factor, a checkpoint. PocketBase's own ways of a token without signing in end up here,
 // too, and are refused: its refresh, and the impersonation that no audit row would tell of.
 func (d *Access) SignedIn(e *core.RecordAuthRequestEvent) error {
 	if e.AuthMethod == "" {
 		return e.ForbiddenError("A session is renewed at "+sessionsPath+"/refresh, and nobody becomes somebody else here.", nil)
 	}
+	if e.Collection.MFA.Enabled { // it would be answered after the session has begun
+		return e.ForbiddenError("PocketBase's second step must stay off for customers' accounts.", nil)
+	}
 	now := time.Now()
 	var s *collections.Session
-	err := collections.Tx(e.App, []collections.Lock{userLock(e.Record.Id), audit.Lock("")}, func(tx core.App) error {
-		var err error
+	var held *checkpoint
+	err := collections.Tx(e.App, accountLocks(e.Record.Id), func(tx core.App) error {
+		held = nil
+		f, err := factorsOf(tx, e.Record.Id)
+		if err != nil {
+			return err
+		}
+		if f.any() && e.Get(passedKey) != e.Record.Id {
+			if held, err = hold(tx, e.Record, e.AuthMethod, f, now); err != nil {
+				return err
+			}
+			a, err := actorOf(e.RequestEvent, e.Record)
+			if err != nil {
+				return err
+			}
+			return d.audit(tx, a, "user.checkpoint", map[string]any{"method": e.AuthMethod})
+		}
 		if s, err = d.begin(tx, e.Record, e.AuthMethod, e.RequestEvent, now); err != nil {
 			return err
 		}
@@ -117,6 +136,9 @@ func (d *Access) SignedIn(e *core.RecordAuthRequestEvent) error {
 	})
 	if err != nil {
 		return fmt.Errorf("begin a session of %s: %w", e.Record.Id, err)
+	}
+	if held != nil {
+		return held.answer(e.RequestEvent)
 	}
 	if e.Token, _, err = accessToken(e.Record, s, now); err != nil {
 		return fmt.Errorf("make the token of session %s: %w", s.Id, err)
@@ -159,6 +181,7 @@ func (d *Access) begin(tx core.App, user *core.Record, method string, e *core.Re
 	s.SetTokenHash(hashOf(d.refreshToken(s.Id, 1)))
 	s.SetTurnedAt(now)
 	s.SetExpiresAt(now.Add(SessionLife))
+	s.SetProvenAt(now)
 	s.SetAddress(cut(e.RealIP(), 64))
 	s.SetUserAgent(cut(e.Request.UserAgent(), maxUserAgent))
 	if err := permit.Save(tx, s); err != nil {

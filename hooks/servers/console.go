@@ -197,11 +197,18 @@ func (p *consoleProxy) ask() {
 func (p *consoleProxy) guard() {
 	tick := time.NewTicker(consolePing)
 	defer tick.Stop()
+	var expired <-chan time.Time // nil: what he came by does not expire
+	if k := p.actor.Key; k != nil && !k.Expires.IsZero() {
+		end := time.NewTimer(time.Until(k.Expires))
+		defer end.Stop()
+		expired = end.C
+	}
 	for {
 		select {
 		case <-p.gone:
 			return
 		case <-tick.C:
+		case <-expired:
 		case <-p.check:
 		}
 		if !p.stillMay() {

@@ -144,7 +144,7 @@ func newWorld(t testing.TB) *world {
 		}})
 	door, err := access.New(access.Config{IntentKey: keeper.Derive("intent"), Auditor: chain, Log: quiet})
 	must(t, err)
-	people, err := tenancy.New(tenancy.Config{Auditor: chain, Events: outbox, Idempotency: door, Sessions: door, Jobs: queue, App: app,
+	people, err := tenancy.New(tenancy.Config{Auditor: chain, Events: outbox, Idempotency: door, Sessions: door, Keys: door, Jobs: queue, App: app,
 		InviteKey: keeper.Derive("invite"), Confirm: door.Confirm})
 	must(t, err)
 	places, err := alloc.New(chain)

@@ -13,7 +13,6 @@ import (
 
 	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/hooks/access"
-	"github.com/mambahost/mamba/hooks/events"
 	"github.com/mambahost/mamba/hooks/jobs"
 	"github.com/mambahost/mamba/hooks/tenancy"
 )
@@ -74,12 +73,9 @@ func (s *Servers) list(e *core.RequestEvent) error {
 	if err != nil {
 		return err
 	}
-	scope := events.Scope{All: a.Superuser}
-	if !a.Superuser {
-		var ok bool
-		if scope, ok = s.Tenancy.Scope(e.App, e.Auth, tenant.Id); !ok {
-			return errNotFound
-		}
+	scope, err := s.Tenancy.ScopeOf(e.App, a, tenant.Id)
+	if err != nil {
+		return err
 	}
 	q, err := listQuery(e, tenant.Id, scope.All, scope.Servers)
 	if err != nil {

@@ -63,7 +63,8 @@ func (t *Tenancy) Can(app core.App, a access.Actor, permission string, r Resourc
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return fmt.Errorf("ask whether %s may %s: %w", a.ID, permission, err)
 	}
-	if a.Type != access.TypeUser || a.ID == "" || err != nil || row.Member == 0 || row.Status == StatusDeleted {
+	comes := a.Type == access.TypeUser && a.Key == nil || a.Type == access.TypeAPIKey && a.Key != nil && (a.Key.Tenant == "" || a.Key.Tenant == r.Tenant)
+	if !comes || a.ID == "" || err != nil || row.Member == 0 || row.Status == StatusDeleted {
 		if r.Server != "" {
 			return noServer()
 		}
@@ -75,8 +76,14 @@ func (t *Tenancy) Can(app core.App, a access.Actor, permission string, r Resourc
 	if row.Bound == 0 && r.Server != "" {
 		return noServer()
 	}
+	if a.Key != nil && r.Server != "" && !a.Key.Reaches(r.Server) {
+		return noServer()
+	}
 	if row.Granted == 0 {
 		return access.Forbidden("forbidden", fmt.Sprintf("Your role in this organisation does not include: %s. An owner or admin of it can change that.", row.Title))
+	}
+	if err := leaves(a.Key, permission, row.Title, r); err != nil {
+		return err
 	}
 	if !changes(permission) {
 		return nil
@@ -226,11 +233,27 @@ func (t *Tenancy) standingOf(app core.App, a access.Actor, tenant string) (stand
 		}
 		return s, nil
 	}
+	if a.Key != nil && a.Key.Tenant != "" && a.Key.Tenant != tenant {
+		return standing{}, noTenant()
+	}
 	s, member, err := t.standing(app, a.ID, tenant)
 	if err == nil && !member {
 		err = noTenant()
 	}
+	if a.Key != nil {
+		s = s.narrow(a.Key)
+	}
 	return s, err
+}
+
+// ScopeOf is Scope for who makes a request.
+func (t *Tenancy) ScopeOf(app core.App, a access.Actor, tenant string) (events.Scope, error) {
+	s, err := t.standingOf(app, a, tenant)
+	if err != nil {
+		return events.Scope{}, err
+	}
+	visible := s.servers()
+	return events.Scope{All: visible == nil, Servers: visible}, nil
 }
 
 // Scope says which servers of a tenant a user may see; ok is false when he is not a member of it. It

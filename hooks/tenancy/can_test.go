@@ -181,7 +181,7 @@ func TestCanEqualsItsModel(t *testing.T) {
 			}
 		}
 	}
-	if len(all) != 21 || len(holds[tenancy.RoleOwner]) != 21 {
+	if len(all) != 23 || len(holds[tenancy.RoleOwner]) != 23 {
 		t.Fatalf("%d permissions, the owner has %d", len(all), len(holds[tenancy.RoleOwner]))
 	}
 	asked := 0
@@ -221,6 +221,16 @@ func TestCanEqualsItsModel(t *testing.T) {
 					asked++
 					if got := code(t, w.tenancy.Can(w, user.actor(), p, tenancy.Resource{Tenant: tenant, Server: server})); got != want {
 						rt.Fatalf("%s on %q of %s with %v: %q, want %q", p, server, tenant, bound, got, want)
+					}
+					// By an API key he may what it leaves of that, and never what no key is for.
+					key := &access.Key{Tenant: rapid.SampledFrom([]string{"", tenants[0]}).Draw(rt, "tenant of the key"), Permissions: rapid.SliceOfN(rapid.SampledFrom(all), 0, 30).Draw(rt, "permissions of the key"),
+						Servers: rapid.SampledFrom([][]string{nil, {serverA}}).Draw(rt, "servers of the key")}
+					by := user.actor()
+					by.Type, by.Key = access.TypeAPIKey, key
+					may := want == "" && key.Allows(p) && (key.Tenant == "" || key.Tenant == tenant) && (key.Servers == nil || server == serverA) &&
+						!slices.Contains([]string{"key.manage", "tenant.transfer", "tenant.delete"}, p)
+					if err := w.tenancy.Can(w, by, p, tenancy.Resource{Tenant: tenant, Server: server}); (err == nil) != may {
+						rt.Fatalf("%s on %q of %s with %v by the key %+v: %v, want %t", p, server, tenant, bound, key, err, may)
 					}
 				}
 			}

@@ -406,6 +406,10 @@ func (t *Tenancy) removeMember(e *core.RequestEvent) error {
 		if err := permit.Delete(tx, m); err != nil {
 			return 0, nil, fmt.Errorf("remove member %s: %w", m.Id, err)
 		}
+		// Should he come back one day, what he had made before does not.
+		if _, err := t.cfg.Keys.RevokeKeys(tx, row.Id, user, access.KeyLeft); err != nil {
+			return 0, nil, err
+		}
 		action, kind := "member.remove", "member.removed"
 		if leaves {
 			action, kind = "member.leave", "member.left"

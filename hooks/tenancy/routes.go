@@ -1,6 +1,7 @@
 package tenancy
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -35,6 +36,12 @@ func (t *Tenancy) Routes(g *router.RouterGroup[*core.RequestEvent]) {
 	g.POST("/tenants/{id}/roles", t.createRole)
 	g.PATCH("/tenants/{id}/roles/{role}", t.updateRole)
 	g.DELETE("/tenants/{id}/roles/{role}", t.deleteRole)
+	g.GET("/tenants/{id}/keys", t.keys)
+	g.POST("/tenants/{id}/keys", t.makeKey)
+	g.DELETE("/tenants/{id}/keys/{key}", t.revokeKey)
+	g.GET("/account/keys", t.myKeys)
+	g.POST("/account/keys", t.makeMyKey)
+	g.DELETE("/account/keys/{key}", t.revokeMyKey)
 	g.POST("/invites/{invite}/preview", t.preview)
 	g.POST("/invites/{invite}/accept", t.accept)
 	g.GET("/audit", t.audit)
@@ -103,12 +110,13 @@ func (t *Tenancy) list(e *core.RequestEvent) error {
 	}
 	items := []View{}
 	for _, row := range rows {
-		s, member, err := t.standing(e.App, a.ID, row.Id)
+		s, err := t.standingOf(e.App, a, row.Id)
+		var gone *access.Error
+		if errors.As(err, &gone) { // removed since the list was read, or not the API key's
+			continue
+		}
 		if err != nil {
 			return err
-		}
-		if !member { // removed since the list was read
-			continue
 		}
 		v, err := t.view(e.App, row, s)
 		if err != nil {

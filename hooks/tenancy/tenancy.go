@@ -75,6 +75,7 @@ type Config struct {
 	Events      Announcer
 	Idempotency Idempotency
 	Sessions    Sessions
+	Keys        Keys
 	Jobs        Queue
 	// App is for what runs outside of a request.
 	App core.App
@@ -94,8 +95,8 @@ type Tenancy struct{ cfg Config }
 
 // New checks the configuration and registers the job that mails invites.
 func New(c Config) (*Tenancy, error) {
-	if c.Auditor == nil || c.Events == nil || c.Idempotency == nil || c.Sessions == nil || c.Jobs == nil || c.App == nil || c.Confirm == nil {
-		return nil, errors.New("tenancy: an auditor, an announcer, idempotency, sessions, a queue, an app and who confirms addresses are needed")
+	if c.Auditor == nil || c.Events == nil || c.Idempotency == nil || c.Sessions == nil || c.Keys == nil || c.Jobs == nil || c.App == nil || c.Confirm == nil {
+		return nil, errors.New("tenancy: an auditor, an announcer, idempotency, sessions, API keys, a queue, an app and who confirms addresses are needed")
 	}
 	if len(c.InviteKey) < 32 {
 		return nil, errors.New("tenancy: the key of invites is too short")
@@ -145,6 +146,9 @@ func (t *Tenancy) Find(app core.App, a access.Actor, ref string) (*collections.T
 		AndBind(dbx.Params{"ref": ref}).Limit(1)
 	if !a.Superuser {
 		q.AndWhere(dbx.NewExp("EXISTS (SELECT 1 FROM {{tenant_members}} [[m]] WHERE [[m.tenant]] = [[tenants.id]] AND [[m.user]] = {:user})", dbx.Params{"user": a.ID}))
+	}
+	if a.Key != nil && a.Key.Tenant != "" {
+		q.AndWhere(dbx.HashExp{"tenants.id": a.Key.Tenant})
 	}
 	found := &collections.Tenant{}
 	if err := q.One(found); errors.Is(err, sql.ErrNoRows) {

@@ -14,6 +14,7 @@ import (
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tests"
+	"github.com/pocketbase/pocketbase/tools/hook"
 
 	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/collections/collectionstest"
@@ -80,6 +81,7 @@ func (l *ledger) Broadcast(tx core.App, tenant string, m events.Message) {
 type world struct {
 	*tests.TestApp
 	tenancy *tenancy.Tenancy
+	door    *access.Access
 	ledger  *ledger
 	queue   *jobs.Queue
 	config  tenancy.Config
@@ -100,7 +102,7 @@ func newWorld(t testing.TB, c tenancy.Config) *world {
 	}
 	w.queue = jobs.New(app, jobs.Config{})
 	c.Auditor, c.Events, c.Idempotency, c.Jobs = w.ledger, w.ledger, door, w.queue
-	c.Sessions = door
+	c.Sessions, c.Keys = door, door
 	c.App, c.InviteKey, c.Confirm = app, bytes.Repeat([]byte{5}, 32), door.Confirm
 	w.config = c
 	if w.tenancy, err = tenancy.New(c); err != nil {
@@ -119,9 +121,11 @@ func newWorld(t testing.TB, c tenancy.Config) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.Bind(&hook.Handler[*core.RequestEvent]{Priority: apis.DefaultLoadAuthTokenMiddlewarePriority + 1, Func: door.LoadKey})
 	g := r.Group("/api/v1")
 	access.Door(g)
 	w.tenancy.Routes(g)
+	w.door = door
 	if w.mux, err = r.BuildMux(); err != nil {
 		t.Fatal(err)
 	}
