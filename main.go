@@ -40,7 +40,7 @@ func main() {
 	}
 	started := hooks.StartLean()
 	var config *hooks.Config // flags are parsed before anything connects
-	app := pocketbase.NewWithConfig(pocketbase.Config{HideStartBanner: true, DBConnect: func(path string) (*dbx.DB, error) { return config.Connect(path) }})
+	app := pocketbase.NewWithConfig(pocketbase.Config{HideStartBanner: true, DefaultEncryptionEnv: hooks.SettingsKeyEnv, DBConnect: func(path string) (*dbx.DB, error) { return config.Connect(path) }})
 	app.RootCmd.Use, app.RootCmd.Short, app.RootCmd.Version = "mambahost", "Game-server hosting from one binary", version
 	config = hooks.Flags(app.RootCmd.PersistentFlags(), version)
 	// --help is cobra's, once all commands are there.
@@ -50,7 +50,7 @@ func main() {
 	}
 	config.Web, config.Started = pbpublic.Serve(), started
 	hooks.Register(app, config)
-	app.RootCmd.AddCommand(blueprintcmd.Command(), dbcopy.Command(), hooks.AuditCommand(app, config),
+	app.RootCmd.AddCommand(blueprintcmd.Command(), dbcopy.Command(), hooks.AuditCommand(app, config), hooks.KeysCommand(app, config), hooks.AuthorityCommand(app, config),
 		&cobra.Command{Use: "wings", Short: "Be the node daemon, as the small wings binary is: join, run"}) // db and wings for help; they are taken above
 	if err := app.Start(); err != nil {
 		fmt.Fprintln(os.Stderr, "mambahost:", err)

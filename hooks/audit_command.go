@@ -3,7 +3,6 @@ package hooks
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/hooks/audit"
-	"github.com/mambahost/mamba/hooks/secrets"
 )
 
 // ErrAuditBroken ends "audit verify" when a chain is not as it was written. What is wrong is printed
@@ -81,18 +79,11 @@ func verifyAudit(cmd *cobra.Command, app core.App, c *Config, tenant string) err
 
 // openAudit opens the audit log as the panel does; a master key that is not there is not made.
 func (c *Config) openAudit(app core.App) (*audit.Log, error) {
-	master, err := secrets.LoadMaster(os.Getenv("MAMBA_MASTER_KEY"), c.masterKeyFile(app), func() (bool, error) { return false, nil })
+	keeper, err := c.keeper(app)
 	if err != nil {
 		return nil, err
 	}
-	keeper, err := secrets.New(app, master)
-	if err != nil {
-		return nil, err
-	}
-	if err := keeper.Check(app); err != nil {
-		return nil, err
-	}
-	return audit.New(keeper.Derive("audit"), auditHeads(app), c.Log)
+	return c.auditWith(app, keeper)
 }
 
 func (c *Config) masterKeyFile(app core.App) string {

@@ -74,6 +74,7 @@ func Register(app core.App, c *Config) {
 	}
 	bindGuards(app, c.BreakGlass)
 	bindDatabase(app, c)
+	bindSettings(app, c)
 	app.OnServe().Bind(handler("mamba.serve", early, func(e *core.ServeEvent) error {
 		c.HTTPAddress = e.Server.Addr
 		p, err := Open(app, c)
@@ -140,7 +141,7 @@ func Open(app core.App, c *Config) (*Panel, error) {
 	if p.Metering, err = p.openMetering(samples); err != nil {
 		return nil, err
 	}
-	if p.Access, err = access.New(access.Config{IntentKey: p.Secrets.Derive("intent"), Auditor: p.Audit, Cluster: p.Cluster, Seal: p.Secrets, PublicURL: c.publicURL(c.HTTPAddress),
+	if p.Access, err = access.New(access.Config{IntentKey: p.Secrets.Derive(purposeIntent), Auditor: p.Audit, Cluster: p.Cluster, Seal: p.Secrets, PublicURL: c.publicURL(c.HTTPAddress),
 		Ended: func(tx core.App, user string) error {
 			return errors.Join(p.recheckAll(tx), p.Events.AccountChanged(tx, user))
 		},
@@ -152,7 +153,7 @@ func Open(app core.App, c *Config) (*Panel, error) {
 		return nil, err
 	}
 	if p.Tenancy, err = tenancy.New(tenancy.Config{Auditor: p.Audit, Events: p.Events, Idempotency: p.Access, Sessions: p.Access, Keys: p.Access, Jobs: p.Jobs, App: app,
-		InviteKey: p.Secrets.Derive("invite"), Confirm: p.Access.Confirm}); err != nil {
+		InviteKey: p.Secrets.Derive(purposeInvite), Confirm: p.Access.Confirm}); err != nil {
 		return nil, err
 	}
 	if p.Alloc, err = alloc.New(p.Audit); err != nil {
@@ -190,7 +191,7 @@ func Open(app core.App, c *Config) (*Panel, error) {
 
 // openKeys makes the rooms that stand on the master key.
 func (p *Panel) openKeys() error {
-	master, err := secrets.LoadMaster(os.Getenv("MAMBA_MASTER_KEY"), p.config.masterKeyFile(p.app), func() (bool, error) { return secrets.Unused(p.app) })
+	master, err := p.config.masterSource(p.app).Open(func() (bool, error) { return secrets.Unused(p.app) })
 	if err != nil {
 		return err
 	}
@@ -208,13 +209,14 @@ func (p *Panel) openKeys() error {
 	}
 	p.Events = events.New(p.app, p.Cluster, p.log)
 	p.Events.OnGivenUp(p.listenerGivenUp)
-	if p.Audit, err = audit.New(p.Secrets.Derive("audit"), auditHeads(p.app), p.log); err != nil {
+	if p.Audit, err = p.config.auditWith(p.app, p.Secrets); err != nil {
 		return err
 	}
 	p.Incidents = incidents.New(p.incidentOpened)
 	p.Jobs = jobs.New(p.app, jobs.Config{
 		Cluster: p.Cluster, Died: p.jobDied, DiedLocks: []collections.Lock{incidents.Lock}, Changed: p.jobChanged, Log: p.log,
 	})
+	p.handleRotate()
 	return nil
 }
 
@@ -429,6 +431,9 @@ func (p *Panel) Start() error {
 		return nil // stopped before it began
 	}
 	p.begun = true
+	if err := encryptSettings(p.app, p.Secrets); err != nil {
+		return err
+	}
 	if err := p.applySettings(); err != nil {
 		return err
 	}
@@ -444,6 +449,9 @@ func (p *Panel) Start() error {
 		return err
 	}
 	p.Jobs.Start(ctx)
+	if err := p.startControl(ctx); err != nil {
+		return err
+	}
 	if err := p.startLocal(ctx); err != nil {
 		return err
 	}

@@ -45,9 +45,13 @@ type settled struct {
 	named *strings.Replacer // what else a path names
 }
 
-func settle(t *testing.T) *settled {
+func settle(t *testing.T, change ...func(*Config)) *settled {
 	t.Helper()
-	h := serve(t, newApp(t), nil)
+	h := serve(t, newApp(t), func(c *Config) {
+		for _, fn := range change {
+			fn(c)
+		}
+	})
 	_, err := h.demo().Accounts()
 	must(t, err)
 	h.joinLocal()

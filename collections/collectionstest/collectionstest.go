@@ -211,6 +211,24 @@ func Elsewhere(t testing.TB, dir string, url *string) *core.BaseApp {
 	return app
 }
 
+// Reopen is the PocketBase that Elsewhere was, as another start would have it, with env as the variable of
+// its settings' key; not bootstrapped yet. It is cleared when t ends.
+func Reopen(t testing.TB, dir, url, env string) *core.BaseApp {
+	t.Helper()
+	c := core.BaseAppConfig{DataDir: dir, EncryptionEnv: env, DBConnect: Connect}
+	if url != "" {
+		c.DBConnect = Open(t, url).Connect
+	}
+	app := core.NewBaseApp(c)
+	unwatch(app)
+	t.Cleanup(func() {
+		if err := app.ClearBootstrap(); err != nil {
+			t.Error(err)
+		}
+	})
+	return app
+}
+
 // config is the template's folder and a connection to a copy of the template's database.
 func config(t testing.TB) core.BaseAppConfig {
 	t.Helper()

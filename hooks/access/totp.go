@@ -31,6 +31,9 @@ const (
 	totpPending    = 30 * time.Minute // a secret that was not confirmed by then is void
 )
 
+// SealedTOTP is where the secrets of authenticators are.
+var SealedTOTP = secrets.Sealed{Table: collections.TotpFactors, Field: "secret", Scope: secrets.OfSystem}
+
 func totpRef(row string) secrets.Ref {
 	return secrets.Ref{Table: collections.TotpFactors, Row: row, Field: "secret"}
 }

@@ -135,7 +135,13 @@ func TestT14_ForgedCertificatesAreRefused(t *testing.T) {
 		known bool // the panel has the fingerprint as the node's present one
 		forge func(forge) forge
 	}{
-		{"an expired certificate", true, func(g forge) forge { g.notAfter = -time.Minute; return g }},
+		{"one that ended 90 days ago", true, func(g forge) forge {
+			g.notBefore, g.notAfter = -100*24*time.Hour, -90*24*time.Hour-time.Minute
+			return g
+		}},
+		{"an ended one of another authority", true, func(g forge) forge { g.notAfter, g.parent = -time.Minute, strangerCA(t); return g }},
+		{"an ended one for servers", true, func(g forge) forge { g.notAfter, g.usage = -time.Minute, x509.ExtKeyUsageServerAuth; return g }},
+		{"an ended one that nobody stored", false, func(g forge) forge { g.notAfter = -time.Minute; return g }},
 		{"one that is not valid yet", true, func(g forge) forge { g.notBefore = time.Minute; return g }},
 		{"one of another authority", true, func(g forge) forge { g.parent = strangerCA(t); return g }},
 		{"one for servers", true, func(g forge) forge { g.usage = x509.ExtKeyUsageServerAuth; return g }},

@@ -35,6 +35,7 @@ const (
 	listenerLife = 90 * 24 * time.Hour
 	peerLife     = 24 * time.Hour // of what an instance shows to other instances
 	nodeLife     = 30 * 24 * time.Hour
+	renewGrace   = 90 * 24 * time.Hour // after its end a certificate of a node is good for its renewal
 )
 
 const authorityLock = collections.Lock("authorities")
@@ -77,6 +78,9 @@ func (f *Fleet) ensureAuthority(now time.Time) error {
 	var loaded *trust
 	locks := []collections.Lock{authorityLock, audit.Lock(""), secrets.Lock(secrets.System)}
 	err := collections.Tx(f.app, locks, func(tx core.App) error {
+		if err := f.turnRoot(tx, now); err != nil {
+			return err
+		}
 		root, issuing, err := f.authorities(tx, now)
 		if err != nil {
 			return err
@@ -167,6 +171,9 @@ func (f *Fleet) signer(app core.App, cert *x509.Certificate, row *collections.Au
 	return signer{cert: cert, key: ec}, nil
 }
 
+// SealedKey is where the authority's keys are.
+var SealedKey = secrets.Sealed{Table: collections.Authorities, Field: "key", Scope: secrets.OfSystem}
+
 func keyRef(row string) secrets.Ref {
 	return secrets.Ref{Table: collections.Authorities, Row: row, Field: "key"}
 }
@@ -177,39 +184,52 @@ func (f *Fleet) makeAuthority(tx core.App, kind string, now time.Time, parent si
 	if err != nil {
 		return signer{}, fmt.Errorf("make %s certificate: %w", kind, err)
 	}
+	if err := f.deactivate(tx, kind); err != nil {
+		return signer{}, err
+	}
+	return made, f.storeAuthority(tx, kind, made, true)
+}
+
+// deactivate takes the activity from the authority of a kind that has it.
+func (f *Fleet) deactivate(tx core.App, kind string) error {
 	old, err := collections.One[collections.Authority](tx, collections.Authorities, dbx.HashExp{"kind": kind, "active": true})
 	if err == nil {
 		old.SetActive(false)
 		err = permit.Save(tx, old)
 	}
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return signer{}, fmt.Errorf("retire %s certificate: %w", kind, err)
+		return fmt.Errorf("retire %s certificate: %w", kind, err)
 	}
+	return nil
+}
+
+// storeAuthority makes the row of a certificate, its key sealed.
+func (f *Fleet) storeAuthority(tx core.App, kind string, made signer, active bool) error {
 	row, err := collections.NewAuthority(tx)
 	if err != nil {
-		return signer{}, err
+		return err
 	}
 	row.Id = core.GenerateDefaultRandomId() // the sealed key names the row
 	der, err := x509.MarshalPKCS8PrivateKey(made.key)
 	if err != nil {
-		return signer{}, err
+		return err
 	}
 	sealed, err := f.cfg.Secrets.Seal(tx, secrets.System, keyRef(row.Id), der)
 	if err != nil {
-		return signer{}, fmt.Errorf("seal key of %s certificate: %w", kind, err)
+		return fmt.Errorf("seal key of %s certificate: %w", kind, err)
 	}
 	row.SetKind(kind)
 	row.SetCertificate(encodePEM(made.cert.Raw))
 	row.SetKey(sealed)
 	row.SetFingerprint(wire.Fingerprint(made.cert.Raw))
 	row.SetNotAfter(made.cert.NotAfter)
-	row.SetActive(true)
+	row.SetActive(active)
 	if err := permit.Save(tx, row); err != nil {
-		return signer{}, fmt.Errorf("store %s certificate: %w", kind, err)
+		return fmt.Errorf("store %s certificate: %w", kind, err)
 	}
-	return made, f.cfg.Audit.Write(tx, audit.System, audit.Entry{
+	return f.cfg.Audit.Write(tx, audit.System, audit.Entry{
 		Action: "authority.create", ResourceType: collections.Authorities, Resource: row.Id,
-		Metadata: map[string]any{"kind": kind, "fingerprint": row.Fingerprint(), "not_after": made.cert.NotAfter},
+		Metadata: map[string]any{"kind": kind, "active": active, "fingerprint": row.Fingerprint(), "not_after": made.cert.NotAfter},
 	})
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/hooks/audit"
 	"github.com/mambahost/mamba/hooks/events"
+	"github.com/mambahost/mamba/hooks/incidents"
 	"github.com/mambahost/mamba/wings/wire"
 )
 
@@ -175,7 +176,7 @@ func (f *Fleet) renew(node string, in wire.RenewRequest, address string, now tim
 
 // promote makes the announced certificate the present one, on its first use.
 func (f *Fleet) promote(node, fingerprint string) error {
-	return collections.Tx(f.app, []collections.Lock{nodeLock(node)}, func(tx core.App) error {
+	return collections.Tx(f.app, []collections.Lock{incidents.Lock, nodeLock(node)}, func(tx core.App) error {
 		n, err := collections.FindNode(tx, node)
 		if err != nil || n.CertNextFingerprint() != fingerprint {
 			return err // somebody else did it
@@ -188,7 +189,10 @@ func (f *Fleet) promote(node, fingerprint string) error {
 		n.SetCertNextFingerprint("")
 		n.SetCertExpiresAt(c.NotAfter())
 		n.SetRev(n.Rev() + 1)
-		return permit.Save(tx, n)
+		if err := permit.Save(tx, n); err != nil {
+			return err
+		}
+		return f.cfg.Incidents.Resolve(tx, endingFingerprint(n.Id), "The node has a new certificate.")
 	})
 }
 

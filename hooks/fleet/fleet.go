@@ -28,6 +28,7 @@ import (
 
 	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/hooks/audit"
+	"github.com/mambahost/mamba/hooks/cluster"
 	"github.com/mambahost/mamba/hooks/events"
 	"github.com/mambahost/mamba/hooks/incidents"
 	"github.com/mambahost/mamba/hooks/secrets"
@@ -142,7 +143,8 @@ type Fleet struct {
 	bulk       *http.Transport // to nodes by id, over bulk sessions
 	calls      *http.Transport // to other instances by id
 	poison     poison
-	work       group // everything that runs on behalf of a connection
+	recheck    chan struct{} // capacity 1: the authority may have something to do
+	work       group         // everything that runs on behalf of a connection
 
 	mu       sync.Mutex
 	cancel   context.CancelFunc // nil until Start
@@ -168,7 +170,7 @@ func New(app core.App, cfg Config) (*Fleet, error) {
 	if cfg.Cluster == nil {
 		cfg.Cluster = newAlone()
 	}
-	f := &Fleet{app: app, cfg: cfg, log: cfg.Log, instance: cfg.Cluster.ID(), links: newLinks(), presence: newPresence()}
+	f := &Fleet{app: app, cfg: cfg, log: cfg.Log, instance: cfg.Cluster.ID(), links: newLinks(), presence: newPresence(), recheck: make(chan struct{}, 1)}
 	to := func(dial func(context.Context, string) (net.Conn, error)) *http.Transport {
 		return &http.Transport{DisableKeepAlives: true, DisableCompression: true, DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
 			node, _, err := net.SplitHostPort(addr) // "<node>:80"
@@ -182,6 +184,7 @@ func New(app core.App, cfg Config) (*Fleet, error) {
 	f.calls = &http.Transport{DialTLSContext: f.dialCall, DisableCompression: true, MaxIdleConnsPerHost: maxIdleCalls, IdleConnTimeout: idleTimeout}
 	cfg.Cluster.OnDead(f.forgetInstance)
 	cfg.Cluster.Subscribe(topicRevoked, f.heardRevoked)
+	cfg.Cluster.Subscribe(cluster.TopicAuthority, func(cluster.Message) { nudge(f.recheck) })
 	return f, nil
 }
 
@@ -297,8 +300,12 @@ func (f *Fleet) watch(ctx context.Context) {
 			if err := f.tidy(time.Now()); err != nil {
 				f.log.Error("look after the panel's instances", "error", err)
 			}
-		case <-authority.C:
+		case <-f.recheck:
 			if err := f.ensureAuthority(time.Now()); err != nil {
+				f.log.Error("certificate authority", "error", err)
+			}
+		case <-authority.C:
+			if err := errors.Join(f.ensureAuthority(time.Now()), f.reportEnding(time.Now())); err != nil {
 				f.log.Error("certificate authority", "error", err)
 			}
 		}

@@ -58,8 +58,13 @@ func (f *Fleet) handleHeartbeat(w http.ResponseWriter, r *http.Request) {
 // rightness is a change that others hear of. It holds the node's lock, because others save the whole row.
 func (f *Fleet) heartbeat(node string, h wire.Heartbeat, now time.Time) (wire.HeartbeatReply, error) {
 	h.Release, h.Engine, h.SpoolID = clip(h.Release, 64), clip(h.Engine, 128), clip(h.SpoolID, 64)
+	h.Roots = h.Roots[:min(len(h.Roots), maxRoots)]
 	h.EngineError = clip(h.EngineError, wire.MaxMessageBytes)
 	raw, err := types.ParseJSONRaw(h)
+	if err != nil {
+		return wire.HeartbeatReply{}, err
+	}
+	trusts, err := trustsOf(h.Roots)
 	if err != nil {
 		return wire.HeartbeatReply{}, err
 	}
@@ -77,7 +82,7 @@ func (f *Fleet) heartbeat(node string, h wire.Heartbeat, now time.Time) (wire.He
 			return err
 		}
 		_, err := tx.NonconcurrentDB().Update(collections.Nodes,
-			dbx.Params{"last_heartbeat": at.String(), "heartbeat": raw.String(), "clock_skew_ms": skew.Milliseconds()},
+			dbx.Params{"last_heartbeat": at.String(), "heartbeat": raw.String(), "clock_skew_ms": skew.Milliseconds(), "trusts": trusts},
 			dbx.HashExp{"id": node}).Execute()
 		return err
 	})
@@ -96,7 +101,12 @@ func (f *Fleet) heartbeat(node string, h wire.Heartbeat, now time.Time) (wire.He
 			return wire.HeartbeatReply{}, err
 		}
 	}
-	return wire.HeartbeatReply{PanelClock: now, Status: status, Instances: f.addresses()}, nil
+	if n.GetString("trusts") != trusts { // perhaps the last that a new root waited for
+		nudge(f.recheck)
+	}
+	reply := wire.HeartbeatReply{PanelClock: now, Status: status, Instances: f.addresses()}
+	reply.Roots, reply.Renew = f.trust.Load().news(h.Roots, n.CertExpiresAt().Add(-nodeLife))
+	return reply, nil
 }
 
 func (f *Fleet) reportSkew(n *collections.Node, skew time.Duration) error {

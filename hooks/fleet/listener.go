@@ -42,6 +42,7 @@ const peersPrefix = wire.APIPrefix + "/peers/"
 var (
 	errNoCertificate = &wire.Error{Status: http.StatusUnauthorized, Code: "certificate_required", Message: "This address is for nodes that have joined; a client certificate is needed."}
 	errCertificate   = &wire.Error{Status: http.StatusUnauthorized, Code: "certificate_refused", Message: "This certificate is not one of a node of this panel, or not any more. Join the node again."}
+	errExpired       = &wire.Error{Status: http.StatusUnauthorized, Code: "certificate_expired", Message: "This certificate has ended. The node can do nothing but renew it, and that for 90 days; then join the node again."}
 	errNotAPeer      = &wire.Error{Status: http.StatusUnauthorized, Code: "certificate_refused", Message: "This address is for instances of this panel that run."}
 	errOtherInstance = &wire.Error{Status: http.StatusMisdirectedRequest, Code: "other_instance", Message: "This is another instance of the panel."}
 	errBusy          = &wire.Error{Status: http.StatusTooManyRequests, Code: "busy", Message: "An earlier request of this node is still being worked on. Try again."}
@@ -49,12 +50,14 @@ var (
 )
 
 // tlsConfig asks for a client certificate without insisting, because a machine that joins has none;
-// every route but that one insists (requireNode, requirePeer). A certificate that is shown must be good.
+// every route but that one insists (requireNode, requirePeer). A certificate that is shown must be good,
+// or over for less than renewGrace and that of a node: such a node may renew and nothing else. The
+// standard verification would refuse it, so VerifyConnection does the same with the time that it was good.
 func (f *Fleet) tlsConfig(t *trust) *tls.Config {
 	return &tls.Config{
 		MinVersion:   tls.VersionTLS13,
 		Certificates: []tls.Certificate{t.listener},
-		ClientAuth:   tls.VerifyClientCertIfGiven, // chain, validity and clientAuth against our roots
+		ClientAuth:   tls.RequestClientCert, // verified below; that the key is there is proved in any case
 		ClientCAs:    t.pool,
 		NextProtos:   []string{"http/1.1"}, // a link takes its connection over, which HTTP/2 cannot
 		// A resumed session would outlive a revocation.
@@ -63,14 +66,33 @@ func (f *Fleet) tlsConfig(t *trust) *tls.Config {
 			if len(cs.PeerCertificates) == 0 {
 				return nil
 			}
-			if _, ofPanel := panelOf(cs.PeerCertificates[0]); ofPanel {
-				_, err := f.admitPeer(cs, time.Now())
+			now := time.Now()
+			if err := t.verifyClient(cs.PeerCertificates, now); err != nil {
 				return err
 			}
-			_, err := f.admit(cs, time.Now())
+			if _, ofPanel := panelOf(cs.PeerCertificates[0]); ofPanel {
+				_, err := f.admitPeer(cs, now)
+				return err
+			}
+			_, err := f.admit(cs, now)
 			return err
 		},
 	}
+}
+
+// verifyClient checks chain, validity and clientAuth of a certificate against the roots. A leaf that
+// ended within renewGrace is checked as of its last moment.
+func (t *trust) verifyClient(certs []*x509.Certificate, now time.Time) error {
+	leaf, between := certs[0], x509.NewCertPool()
+	for _, c := range certs[1:] {
+		between.AddCert(c)
+	}
+	_, ofPanel := panelOf(leaf)
+	if now.After(leaf.NotAfter) && now.Before(leaf.NotAfter.Add(renewGrace)) && !ofPanel {
+		now = leaf.NotAfter
+	}
+	_, err := leaf.Verify(x509.VerifyOptions{Roots: t.pool, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	return err
 }
 
 // caller is who a verified certificate stands for: a node or an instance of the panel.
@@ -79,12 +101,14 @@ type caller struct {
 	instance    string
 	fingerprint string
 	next        bool // it is the announced successor, not yet in use
+	expired     bool // the certificate is over: nothing but a renewal is answered
 }
 
-// admit says which node a verified certificate stands for: the one that it names, if it was issued
-// to that node, was not revoked, and is that node's present certificate or its announced successor.
+// admit says which node a certificate stands for that the handshake verified: the one that it names, if
+// it was issued to that node, was not revoked, and is that node's present certificate or its announced
+// successor.
 func (f *Fleet) admit(cs tls.ConnectionState, now time.Time) (caller, error) {
-	if len(cs.VerifiedChains) == 0 {
+	if len(cs.PeerCertificates) == 0 {
 		return caller{}, errCertificate
 	}
 	leaf := cs.PeerCertificates[0]
@@ -97,11 +121,11 @@ func (f *Fleet) admit(cs tls.ConnectionState, now time.Time) (caller, error) {
 	if err != nil {
 		return caller{}, fmt.Errorf("look up certificate of node %s: %w", node, err)
 	}
-	good := row.Node == node && row.Revoked == "" && now.Before(leaf.NotAfter)
+	good := row.Node == node && row.Revoked == "" && now.Before(leaf.NotAfter.Add(renewGrace))
 	if !good || (row.Current != fingerprint && row.Next != fingerprint) {
 		return caller{}, errCertificate
 	}
-	return caller{node: node, fingerprint: fingerprint, next: row.Next == fingerprint}, nil
+	return caller{node: node, fingerprint: fingerprint, next: row.Next == fingerprint, expired: !now.Before(leaf.NotAfter)}, nil
 }
 
 // nodeOf reads the one SAN of a node certificate.
@@ -233,7 +257,10 @@ func (f *Fleet) requireNode(next http.Handler) http.Handler {
 			return
 		}
 		c, err := f.admit(*r.TLS, time.Now())
-		if err == nil && c.next {
+		if err == nil && c.expired && r.URL.Path != wire.APIPrefix+"/renew" {
+			err = errExpired
+		}
+		if err == nil && c.next && !c.expired {
 			err = f.promote(c.node, c.fingerprint)
 		}
 		if err != nil {

@@ -52,7 +52,7 @@ func panelOf(leaf *x509.Certificate) (instance string, ok bool) {
 // admitPeer says which instance of the panel a verified certificate stands for: the one that it names,
 // if it was stored for it, it did not end, its instance was not found dead, and it is not this one.
 func (f *Fleet) admitPeer(cs tls.ConnectionState, now time.Time) (caller, error) {
-	if len(cs.VerifiedChains) == 0 {
+	if len(cs.PeerCertificates) == 0 {
 		return caller{}, errNotAPeer
 	}
 	leaf := cs.PeerCertificates[0]

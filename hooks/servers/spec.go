@@ -2,6 +2,7 @@ package servers
 
 import (
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -49,6 +50,28 @@ func (s *Servers) put(tx core.App, row *collections.Server, env environment, b *
 	env[key] = v
 	return nil
 }
+
+// SealedEnvironment is where secret variables are.
+var SealedEnvironment = secrets.Sealed{Table: collections.Servers, Field: "environment",
+	Each: func(value string, fn func(field, sealed string) (string, error)) (string, error) {
+		env := environment{}
+		if err := json.Unmarshal([]byte(value), &env); err != nil {
+			return "", fmt.Errorf("decode an environment: %w", err)
+		}
+		for key, v := range env {
+			if !v.Sealed {
+				continue
+			}
+			next, err := fn("environment."+key, v.Value)
+			if err != nil {
+				return "", err
+			}
+			v.Value = next
+			env[key] = v
+		}
+		raw, err := json.Marshal(env)
+		return string(raw), err
+	}}
 
 func variableRef(row *collections.Server, key string) secrets.Ref {
 	return secrets.Ref{Table: collections.Servers, Row: row.Id, Field: "environment." + key}

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/mambahost/mamba/wings/wire"
@@ -71,11 +72,15 @@ func (l *Link) keepRenewed(ctx context.Context) {
 	shake := rand.Float64()
 	for {
 		due := time.Until(renewAt(l.id.Load().pair.Leaf, shake))
-		wait(ctx, min(max(due, 0), renewCheckEvery))
-		if ctx.Err() != nil {
+		asked := false
+		select {
+		case <-ctx.Done():
 			return
+		case <-time.After(min(max(due, 0), renewCheckEvery)):
+		case <-l.due:
+			asked = true
 		}
-		if time.Until(renewAt(l.id.Load().pair.Leaf, shake)) > 0 {
+		if !asked && time.Until(renewAt(l.id.Load().pair.Leaf, shake)) > 0 {
 			continue
 		}
 		if err := l.renew(ctx); err != nil && ctx.Err() == nil {
@@ -115,6 +120,32 @@ func (l *Link) renew(ctx context.Context) error {
 	l.lookAgain()
 	l.log.Info("certificate renewed", "expires", id.pair.Leaf.NotAfter)
 	return nil
+}
+
+// trust takes the root certificates that the panel names over a connection that it has proved itself on.
+// They are on disk before they count; one more is trusted long before anything is signed with it.
+func (l *Link) trust(roots string) {
+	if roots == "" {
+		return
+	}
+	l.idMu.Lock()
+	defer l.idMu.Unlock()
+	old := l.id.Load()
+	next := *old
+	next.Roots = roots
+	if err := next.parse(); err != nil {
+		l.log.Error("the panel named root certificates that are none", "error", err)
+		return
+	}
+	if slices.Equal(next.trusted, old.trusted) {
+		return
+	}
+	if err := next.save(l.cfg.Dir); err != nil {
+		l.log.Error("the panel's new root certificates could not be stored; they are asked for again", "error", err)
+		return
+	}
+	l.adopt(&next)
+	l.log.Info("the panel's root certificates are others now", "fingerprints", next.trusted)
 }
 
 func parseCertificates(bundle string) ([]*x509.Certificate, error) {

@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/mambahost/mamba/wings/wire"
@@ -37,8 +38,9 @@ type Identity struct {
 	Certificate string   `json:"certificate"` // PEM chain, leaf first
 	Key         string   `json:"key"`         // PEM, PKCS#8
 
-	pair  tls.Certificate
-	roots *x509.CertPool
+	pair    tls.Certificate
+	roots   *x509.CertPool
+	trusted []string // fingerprints of roots, sorted
 }
 
 // Joined returns the node id that a directory's identity has, ErrNotJoined when there is none.
@@ -106,6 +108,15 @@ func (id *Identity) parse() error {
 	if !id.roots.AppendCertsFromPEM([]byte(id.Roots)) {
 		return errors.New("no root certificate")
 	}
+	certs, err := parseCertificates(id.Roots)
+	if err != nil {
+		return err
+	}
+	id.trusted = nil
+	for _, c := range certs {
+		id.trusted = append(id.trusted, wire.Fingerprint(c.Raw))
+	}
+	slices.Sort(id.trusted)
 	return nil
 }
 
@@ -156,6 +167,9 @@ func renewAt(leaf *x509.Certificate, shake float64) time.Time {
 	third := leaf.NotAfter.Sub(issued) / 3
 	return issued.Add(third - time.Duration(shake*float64(third)/10))
 }
+
+// issued is when the certificate was made.
+func (id *Identity) issued() time.Time { return id.pair.Leaf.NotBefore.Add(wire.CertificateBackdate) }
 
 // newKey makes a P-256 key and a request for a certificate over it. The panel ignores the subject.
 func newKey() (*ecdsa.PrivateKey, string, error) {

@@ -37,6 +37,7 @@ const (
 	dialTimeout     = 10 * time.Second
 	maxAnswerBytes  = 1 << 20
 	sendBatchBytes  = wire.MaxEventBatchBytes / 2 // JSON of a batch stays below the panel's limit
+	renewAgainAfter = time.Minute                 // a certificate that is younger is not renewed because the panel asks
 	renewCheckEvery = time.Hour                   // the clock may jump; a long timer would not notice
 	maxClockTrip    = 5 * time.Second             // an answer that took longer says too little of the panel's clock
 )
@@ -76,6 +77,7 @@ type Link struct {
 	client atomic.Pointer[http.Client] // of the identity in id
 	slots  chan struct{}               // one per running request of the panel, all its instances together
 	relist chan struct{}               // capacity 1: the panel's instances changed
+	due    chan struct{}               // capacity 1: the panel asks for a renewal
 	up     chan struct{}               // capacity 1: the panel is there again, events need not wait longer
 	board  board
 	wg     sync.WaitGroup // every goroutine of ours
@@ -119,7 +121,7 @@ func New(cfg Config) (*Link, error) {
 		return nil, errors.Join(err, sp.Close())
 	}
 	l := &Link{cfg: cfg, log: cfg.Log, spool: sp, samples: samples, news: make(chan struct{}, 1), bootID: rand.Text(), slots: make(chan struct{}, maxRequests),
-		relist: make(chan struct{}, 1), up: make(chan struct{}, 1), kept: map[string]bool{}, bulk: map[string]int{}}
+		relist: make(chan struct{}, 1), due: make(chan struct{}, 1), up: make(chan struct{}, 1), kept: map[string]bool{}, bulk: map[string]int{}}
 	l.adopt(id)
 	return l, nil
 }
@@ -205,6 +207,7 @@ func (l *Link) beat(ctx context.Context) {
 func (l *Link) heartbeat(ctx context.Context) error {
 	h := l.cfg.Facts(ctx)
 	h.Version, h.Release, h.SpoolID, h.NodeClock = wire.Version, l.cfg.Release, l.spool.ID(), time.Now().UTC()
+	h.Roots = l.id.Load().trusted
 	var reply wire.HeartbeatReply
 	asked := time.Now()
 	if err := l.call(ctx, "heartbeat", h, &reply); err != nil {
@@ -212,6 +215,13 @@ func (l *Link) heartbeat(ctx context.Context) error {
 	}
 	l.noteClock(reply.PanelClock, asked)
 	l.learn(reply.Instances)
+	l.trust(reply.Roots)
+	if reply.Renew && time.Since(l.id.Load().issued()) > renewAgainAfter {
+		select {
+		case l.due <- struct{}{}:
+		default:
+		}
+	}
 	return nil
 }
 

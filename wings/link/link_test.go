@@ -544,3 +544,31 @@ func TestCallsAreToldOfAndGoThroughTheDialerThatWasSet(t *testing.T) {
 		t.Errorf("a call that failed with %v was told of as %v", err, last.err)
 	}
 }
+
+// A panel that names other roots is believed, on disk first; what it names wrongly is not.
+func TestTheNodeLearnsOfNewRoots(t *testing.T) {
+	t.Parallel()
+	p := newFakePanel(t)
+	dir := p.join(t)
+	l := open(t, dir)
+	before := l.id.Load()
+	both := before.Roots + toPEM(newAuthority(t).cert.Raw)
+	for _, bad := range []string{"", "rubbish", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"} {
+		l.trust(bad)
+		if l.id.Load() != before {
+			t.Fatalf("%q was believed", bad)
+		}
+	}
+	l.trust(both)
+	stored, err := loadIdentity(dir)
+	if err != nil || len(stored.trusted) != 2 || len(l.id.Load().trusted) != 2 {
+		t.Fatalf("on disk %d, in use %d: %v", len(stored.trusted), len(l.id.Load().trusted), err)
+	}
+	if stored.Certificate != before.Certificate || stored.Key != before.Key || stored.Joined != before.Joined {
+		t.Error("more than the roots changed")
+	}
+	l.trust(before.Roots)
+	if stored, err = loadIdentity(dir); err != nil || len(stored.trusted) != 1 {
+		t.Errorf("the second root is kept: %v", err)
+	}
+}

@@ -45,6 +45,7 @@ type Heartbeat struct {
 	Engine      string    `json:"engine"`        // version, or empty while the engine is away
 	EngineError string    `json:"engine_error"`  // why it is away
 	NodeClock   time.Time `json:"node_clock"`
+	Roots       []string  `json:"roots,omitempty"` // fingerprints of the root certificates that it trusts; absent: an older node
 }
 
 // HeartbeatReply tells the node what the panel thinks of it.
@@ -52,6 +53,8 @@ type HeartbeatReply struct {
 	PanelClock time.Time `json:"panel_clock"`
 	Status     string    `json:"status"`              // ONLINE, DRAINING, MAINTENANCE
 	Instances  []string  `json:"instances,omitempty"` // as in HelloReply; absent (an older panel): no news
+	Roots      string    `json:"roots,omitempty"`     // PEM of the root certificates to trust from now on; absent: no news
+	Renew      bool      `json:"renew,omitempty"`     // the node's certificate is to be renewed now, though it is not due
 }
 
 // HeartbeatInterval is how often a node reports; OfflineAfter is how long a silence makes it OFFLINE.
