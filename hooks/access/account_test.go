@@ -23,7 +23,7 @@ func TestAccountSaysWhoOneIs(t *testing.T) {
 		{"a user", token, 200, []string{`"id":"` + user.Id + `"`, `"email":"ann@example.test"`, `"name":"ann"`, `"verified":false`}, []string{"token", "password"}},
 		{"a superuser has no name of his own", rootToken, 200, []string{`"name":"root@example.test"`, `"verified":true`}, []string{"token"}},
 		{"nobody", "", 401, []string{"unauthenticated"}, []string{"verified"}},
-		{"a forged token", token[:len(token)-2] + "xx", 401, []string{"session_expired"}, []string{"verified"}},
+		{"a forged token", token[:len(token)-3] + other(token[len(token)-3:len(token)-2]) + token[len(token)-2:], 401, []string{"session_expired"}, []string{"verified"}},
 	} {
 		rec := p.call("GET", "/api/v1/account", c.token, "")
 		body := strings.ReplaceAll(rec.Body.String(), ": ", ":")
@@ -159,4 +159,38 @@ func TestWhoMayCreate(t *testing.T) {
 	if got := a.Audit(); got.Type != "user" || got.ID != "u" || got.Name != "n" || got.Address != "a" || got.UserAgent != "ua" || got.Request != "r" {
 		t.Errorf("%+v", got)
 	}
+}
+
+// other is a letter that a given one is not.
+func other(letter string) string {
+	if letter == "x" {
+		return "y"
+	}
+	return "x"
+}
+
+// No other spelling of a token is one, not even where it means the same bytes.
+func TestT15_AnAccessTokenHasOneSpelling(t *testing.T) {
+	t.Parallel()
+	p := newPanel(t, nil)
+	_, token := p.user(t, "ann@example.test", false)
+	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_="
+	mutants, accepted := 0, 0
+	for at := len(token) - 12; at < len(token); at++ {
+		for _, letter := range letters {
+			mutant := token[:at] + string(letter) + token[at+1:]
+			if mutant == token {
+				continue
+			}
+			mutants++
+			if rec := p.call("GET", "/api/v1/account", mutant, ""); rec.Code != 401 {
+				accepted++
+				t.Errorf("%q in place %d: %d %s", letter, at, rec.Code, rec.Body)
+			}
+		}
+	}
+	if rec := p.call("GET", "/api/v1/account", token, ""); rec.Code != 200 {
+		t.Errorf("the token itself: %d %s", rec.Code, rec.Body)
+	}
+	t.Logf("T15: %d of %d mutants of an access token accepted", accepted, mutants)
 }

@@ -97,7 +97,11 @@ func (q *Queue) SupersedeAll(tx core.App, subject, reason string, kinds ...strin
 			return err
 		}
 		for _, j := range js {
-			if err := q.end(tx, j.Id, Superseded, reason); err != nil {
+			err := q.end(tx, j.Id, Superseded, reason)
+			if errors.Is(err, ErrState) {
+				continue // it ended by itself since it was listed
+			}
+			if err != nil {
 				return err
 			}
 			n++
