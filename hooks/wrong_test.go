@@ -78,7 +78,8 @@ func settle(t *testing.T, change ...func(*Config)) *settled {
 	}
 	s.named = strings.NewReplacer("{user}", firstOf(t, h.app, collections.TenantMembers).GetString("user"),
 		"{invite}", made("/members/invite", `{"email":"guest@example.org","role":"MEMBER"}`), "{role}", made("/roles", `{"name":"Night watch"}`),
-		"{key}", made("/keys", `{"name":"robot","permissions":["server.read"]}`))
+		"{key}", made("/keys", `{"name":"robot","permissions":["server.read"]}`), "{subscription}", "nosuchthing0000",
+		"{channel}", made("/channels", `{"name":"Room","url":"https://discord.com/api/webhooks/123456789012345678/abcdefghijklmnopqrstuvwxyz"}`))
 	return s
 }
 
@@ -156,6 +157,9 @@ var forEverybody = map[string]string{
 	"GET /account": "", "GET /tenants": "", "POST /tenants": "", "GET /blueprints": "", "GET /blueprints/{id}": "", "GET /blueprints/{id}/icon": "public", "GET /status": "public",
 	"POST /invites/{invite}/preview": "public",
 	"GET /account/keys":              "", "POST /account/keys": "", "DELETE /account/keys/{key}": "",
+	"GET /notifications": "", "POST /notifications/read": "", "POST /notifications/read-all": "", "GET /notifications/preferences": "", "PUT /notifications/preferences": "",
+	"GET /notifications/channels": "", "POST /notifications/channels": "", "DELETE /notifications/channels/{channel}": "", "POST /notifications/channels/{channel}/test": "",
+	"GET /notifications/push": "", "POST /notifications/push": "", "DELETE /notifications/push/{subscription}": "", "POST /notifications/push/{subscription}/test": "",
 	"GET /account/sessions": "", "POST /account/sessions/refresh": "", "DELETE /account/sessions/{session}": "", "DELETE /account/sessions/others": "",
 }
 
@@ -225,6 +229,10 @@ var wrongKeys = []string{`{}`, `{"name":""}`, `{"name":"x"}`, `{"name":"x","perm
 	`{"name":"a\u202eb","permissions":["server.read"]}`, `{"name":"x","permissions":["server.read"],"addresses":["x"]}`, `{"name":"x","permissions":["server.read"],"expires_at":"tomorrow"}`,
 	`{"name":"x","permissions":["server.read"],"servers":["../x"]}`, `{"name":"x","permissions":["server.read"],"user":"x"}`}
 
+// wrongWebhooks are webhooks that are not Discord's.
+var wrongWebhooks = []string{`{}`, `{"name":"x"}`, `{"name":"","url":"https://discord.com/api/webhooks/123456789012345678/abcdefghijklmnopqrstuvwxyz"}`, `{"name":"x","url":"http://127.0.0.1:8090/"}`, `{"name":"x","url":"https://discord.com.evil.example/api/webhooks/123456789012345678/abcdefghijklmnopqrstuvwxyz"}`,
+	`{"name":"x","url":"file:///etc/passwd"}`, `{"name":"x","url":5}`, `{"name":"x","url":"https://discord.com@127.0.0.1/api/webhooks/123456789012345678/abcdefghijklmnopqrstuvwxyz"}`, `{"name":"\u202e","url":"x"}`}
+
 // wrong are bodies that look right, by route; nil: the route takes no body.
 var wrong = map[string][]string{
 	"POST /tenants":               {`{"name":""}`, `{"name":1}`, `{"NAME":"x"}`, `{"name":"a\u202eb"}`, `{"name":"x","slug":"-"}`, `{"name":"x","slug":"admin"}`, `{"name":"` + strings.Repeat("x", 81) + `"}`},
@@ -232,43 +240,55 @@ var wrong = map[string][]string{
 	"POST /tenants/{id}/transfer": {`{}`, `{"user":""}`, `{"user":"me"}`, `{"user":"nosuchuser00000"}`, `{"user":["x"]}`},
 	"POST /tenants/{id}/members/invite": {`{}`, `{"email":"x","role":"MEMBER"}`, `{"email":"x@example.org"}`, `{"email":"x@example.org","role":"OWNER"}`, `{"email":"x@example.org","role":"' OR 1=1"}`, `{"email":"x@example.org","role":"MEMBER","server":"nosuchserver000"}`, `{"email":"a@example.org
 Bcc: b@example.org","role":"MEMBER"}`, `{"email":"` + strings.Repeat("x", 300) + `@example.org","role":"MEMBER"}`},
-	"PATCH /tenants/{id}/members/{user}":         {`{}`, `{"role":null}`, `{"role":"OWNER"}`, `{"role":"nope"}`, `{"role":5}`, `{"user":"x"}`},
-	"DELETE /tenants/{id}/members/{user}":        nil,
-	"POST /tenants/{id}/invites/{invite}/resend": nil,
-	"DELETE /tenants/{id}/invites/{invite}":      nil,
-	"POST /invites/{invite}/preview":             {`{}`, `{"token":""}`, `{"token":"x"}`, `{"token":1}`},
-	"POST /invites/{invite}/accept":              {`{}`, `{"token":""}`, `{"token":"x"}`, `{"token":1}`},
-	"PUT /servers/{id}/access/{user}":            {`{}`, `{"role":""}`, `{"role":"OWNER"}`, `{"role":"nope"}`, `{"role":{}}`},
-	"DELETE /servers/{id}/access/{user}":         nil,
-	"POST /tenants/{id}/roles":                   {`{}`, `{"name":""}`, `{"name":"a\u202eb"}`, `{"name":"Owner"}`, `{"name":"x","permissions":["nope"]}`, `{"name":"x","permissions":"server.read"}`, `{"name":"x","system":true}`, `{"name":"` + strings.Repeat("x", 81) + `"}`, `{"name":"x","description":"` + strings.Repeat("x", 256) + `"}`},
-	"PATCH /tenants/{id}/roles/{role}":           {`{"name":""}`, `{"name":"member"}`, `{"permissions":["nope"]}`, `{"key":"OWNER"}`, `{"description":"\u202e"}`},
-	"DELETE /tenants/{id}/roles/{role}":          nil,
-	"POST /account/sessions/refresh":             {`{}`, `{"refresh_token":""}`, `{"refresh_token":"mr1.x.1.y"}`, `{"refresh_token":1}`},
-	"POST /account/keys":                         wrongKeys,
-	"DELETE /account/keys/{key}":                 nil,
-	"POST /tenants/{id}/keys":                    wrongKeys,
-	"DELETE /tenants/{id}/keys/{key}":            nil,
-	"DELETE /account/sessions/{session}":         nil,
-	"DELETE /account/sessions/others":            nil,
-	"POST /tenants/{id}/switch":                  nil,
-	"POST /audit/export":                         {`{}`, `{"format":""}`, `{"format":"xml"}`, `{"format":["csv"]}`, `{"format":"csv","tenant":"x"}`},
-	"POST /servers":                              nil, // below
-	"POST /servers/placement":                    {`{}`, `{"blueprint":"nope","limits":{"cpu_millicores":250,"memory_mib":64,"disk_gib":1}}`, `{"blueprint":"demo","limits":{}}`},
-	"PATCH /servers/{id}":                        {`{"name":""}`, `{"name":"\u200d"}`, `{"limits":{}}`, `{"limits":{"cpu_millicores":1e9,"memory_mib":64,"disk_gib":1}}`, `{"variables":{"NOPE":"x"}}`, `{"variables":{"MOTD":"a\nb"}}`, `{"variables":[]}`, `{"node":"x"}`, `{"status":"STOPPED"}`},
-	"DELETE /servers/{id}":                       nil,
-	"POST /servers/{id}/actions":                 {`{}`, `{"action":""}`, `{"action":"update"}`, `{"action":"delete"}`, `{"action":"START"}`, `{"action":["start"]}`},
-	"POST /servers/{id}/console/token":           nil,
-	"POST /admin/nodes":                          {`{}`, `{"name":"n"}`, `{"name":"Bad Name","public_addresses":["203.0.113.1"],"cpu_millicores":1000,"memory_mib":1024,"disk_mib":1024}`, `{"name":"n","public_addresses":["not an address"],"cpu_millicores":1000,"memory_mib":1024,"disk_mib":1024}`, `{"name":"n","public_addresses":["203.0.113.1"],"cpu_millicores":-1,"memory_mib":1024,"disk_mib":1024}`},
-	"PATCH /admin/nodes/{id}":                    {`{"name":""}`, `{"labels":[]}`, `{"labels":{"A":"x"}}`, `{"memory_mib":9e18}`, `{"status":"ONLINE"}`, `{"cert_fingerprint":"x"}`, `{"public_addresses":[]}`},
-	"DELETE /admin/nodes/{id}":                   nil,
-	"POST /admin/nodes/{id}/join-token":          nil,
-	"POST /admin/nodes/{id}/mode":                {`{}`, `{"mode":"OFFLINE"}`, `{"mode":"active"}`},
-	"POST /admin/nodes/{id}/ports":               {`{}`, `{"addresses":"203.0.113.0/8","ports":"1-65535"}`, `{"addresses":"x","ports":"1"}`, `{"addresses":"203.0.113.1","ports":"0"}`, `{"addresses":"203.0.113.1","ports":"70000"}`, `{"addresses":"203.0.113.1","ports":"9-1"}`, `{"addresses":"203.0.113.1","ports":"1","protocols":["sctp"]}`},
-	"DELETE /admin/nodes/{id}/ports":             {`{}`, `{"addresses":"x","ports":"1"}`, `{"addresses":"203.0.113.1","ports":"x"}`},
-	"POST /admin/allocations/scan":               {`{"dry_run":"yes"}`, `{"dry_run":1}`},
-	"POST /admin/jobs/{id}/retry":                nil,
-	"POST /admin/jobs/{id}/discard":              nil,
-	"POST /admin/incidents/{id}/resolve":         {`{}`, `{"resolution":""}`, `{"resolution":"  "}`, `{"resolution":5}`},
+	"PATCH /tenants/{id}/members/{user}":           {`{}`, `{"role":null}`, `{"role":"OWNER"}`, `{"role":"nope"}`, `{"role":5}`, `{"user":"x"}`},
+	"DELETE /tenants/{id}/members/{user}":          nil,
+	"POST /tenants/{id}/invites/{invite}/resend":   nil,
+	"DELETE /tenants/{id}/invites/{invite}":        nil,
+	"POST /invites/{invite}/preview":               {`{}`, `{"token":""}`, `{"token":"x"}`, `{"token":1}`},
+	"POST /invites/{invite}/accept":                {`{}`, `{"token":""}`, `{"token":"x"}`, `{"token":1}`},
+	"PUT /servers/{id}/access/{user}":              {`{}`, `{"role":""}`, `{"role":"OWNER"}`, `{"role":"nope"}`, `{"role":{}}`},
+	"DELETE /servers/{id}/access/{user}":           nil,
+	"POST /tenants/{id}/roles":                     {`{}`, `{"name":""}`, `{"name":"a\u202eb"}`, `{"name":"Owner"}`, `{"name":"x","permissions":["nope"]}`, `{"name":"x","permissions":"server.read"}`, `{"name":"x","system":true}`, `{"name":"` + strings.Repeat("x", 81) + `"}`, `{"name":"x","description":"` + strings.Repeat("x", 256) + `"}`},
+	"PATCH /tenants/{id}/roles/{role}":             {`{"name":""}`, `{"name":"member"}`, `{"permissions":["nope"]}`, `{"key":"OWNER"}`, `{"description":"\u202e"}`},
+	"DELETE /tenants/{id}/roles/{role}":            nil,
+	"POST /account/sessions/refresh":               {`{}`, `{"refresh_token":""}`, `{"refresh_token":"mr1.x.1.y"}`, `{"refresh_token":1}`},
+	"POST /account/keys":                           wrongKeys,
+	"DELETE /account/keys/{key}":                   nil,
+	"POST /tenants/{id}/keys":                      wrongKeys,
+	"DELETE /tenants/{id}/keys/{key}":              nil,
+	"DELETE /account/sessions/{session}":           nil,
+	"DELETE /account/sessions/others":              nil,
+	"POST /tenants/{id}/switch":                    nil,
+	"POST /audit/export":                           {`{}`, `{"format":""}`, `{"format":"xml"}`, `{"format":["csv"]}`, `{"format":"csv","tenant":"x"}`},
+	"POST /servers":                                nil, // below
+	"POST /servers/placement":                      {`{}`, `{"blueprint":"nope","limits":{"cpu_millicores":250,"memory_mib":64,"disk_gib":1}}`, `{"blueprint":"demo","limits":{}}`},
+	"PATCH /servers/{id}":                          {`{"name":""}`, `{"name":"\u200d"}`, `{"limits":{}}`, `{"limits":{"cpu_millicores":1e9,"memory_mib":64,"disk_gib":1}}`, `{"variables":{"NOPE":"x"}}`, `{"variables":{"MOTD":"a\nb"}}`, `{"variables":[]}`, `{"node":"x"}`, `{"status":"STOPPED"}`},
+	"DELETE /servers/{id}":                         nil,
+	"POST /servers/{id}/actions":                   {`{}`, `{"action":""}`, `{"action":"update"}`, `{"action":"delete"}`, `{"action":"START"}`, `{"action":["start"]}`},
+	"POST /servers/{id}/console/token":             nil,
+	"POST /admin/nodes":                            {`{}`, `{"name":"n"}`, `{"name":"Bad Name","public_addresses":["203.0.113.1"],"cpu_millicores":1000,"memory_mib":1024,"disk_mib":1024}`, `{"name":"n","public_addresses":["not an address"],"cpu_millicores":1000,"memory_mib":1024,"disk_mib":1024}`, `{"name":"n","public_addresses":["203.0.113.1"],"cpu_millicores":-1,"memory_mib":1024,"disk_mib":1024}`},
+	"PATCH /admin/nodes/{id}":                      {`{"name":""}`, `{"labels":[]}`, `{"labels":{"A":"x"}}`, `{"memory_mib":9e18}`, `{"status":"ONLINE"}`, `{"cert_fingerprint":"x"}`, `{"public_addresses":[]}`},
+	"DELETE /admin/nodes/{id}":                     nil,
+	"POST /admin/nodes/{id}/join-token":            nil,
+	"POST /admin/nodes/{id}/mode":                  {`{}`, `{"mode":"OFFLINE"}`, `{"mode":"active"}`},
+	"POST /admin/nodes/{id}/ports":                 {`{}`, `{"addresses":"203.0.113.0/8","ports":"1-65535"}`, `{"addresses":"x","ports":"1"}`, `{"addresses":"203.0.113.1","ports":"0"}`, `{"addresses":"203.0.113.1","ports":"70000"}`, `{"addresses":"203.0.113.1","ports":"9-1"}`, `{"addresses":"203.0.113.1","ports":"1","protocols":["sctp"]}`},
+	"DELETE /admin/nodes/{id}/ports":               {`{}`, `{"addresses":"x","ports":"1"}`, `{"addresses":"203.0.113.1","ports":"x"}`},
+	"POST /admin/allocations/scan":                 {`{"dry_run":"yes"}`, `{"dry_run":1}`},
+	"POST /admin/jobs/{id}/retry":                  nil,
+	"POST /admin/jobs/{id}/discard":                nil,
+	"POST /admin/incidents/{id}/resolve":           {`{}`, `{"resolution":""}`, `{"resolution":"  "}`, `{"resolution":5}`},
+	"POST /notifications/read":                     {`{}`, `{"ids":[]}`, `{"ids":"x"}`, `{"ids":[1]}`, `{"ids":null}`, `{"user":"x"}`},
+	"POST /notifications/read-all":                 nil,
+	"PUT /notifications/preferences":               {`{}`, `{"kind":"nope","channel":"app","enabled":true}`, `{"kind":"server.failed","channel":"sms","enabled":true}`, `{"kind":"server.failed","channel":"app"}`, `{"kind":"server.failed","channel":"app","enabled":"yes"}`, `{"kind":"account.new_sign_in","channel":"email","enabled":false}`, `{"kind":"node.incident","channel":"app","enabled":true}`},
+	"POST /notifications/channels":                 wrongWebhooks,
+	"DELETE /notifications/channels/{channel}":     nil,
+	"POST /notifications/channels/{channel}/test":  nil,
+	"POST /notifications/push":                     {`{}`, `{"endpoint":"","keys":{"p256dh":"","auth":""}}`, `{"endpoint":"http://push.example/x","keys":{"p256dh":"x","auth":"x"}}`, `{"endpoint":"https://push.example/x","keys":{"p256dh":"AAAA","auth":"AAAA"}}`, `{"endpoint":5}`, `{"endpoint":"https://127.0.0.1/x","keys":null}`},
+	"DELETE /notifications/push/{subscription}":    nil,
+	"POST /notifications/push/{subscription}/test": nil,
+	"POST /tenants/{id}/channels":                  wrongWebhooks,
+	"DELETE /tenants/{id}/channels/{channel}":      nil,
+	"POST /tenants/{id}/channels/{channel}/test":   nil,
 }
 
 // wrongServers are bodies of POST /servers, each wrong in one place.

@@ -374,3 +374,26 @@ func (p *panel) redeemer(t *testing.T, token string) func() error {
 		return err
 	}
 }
+
+func TestASignInFromANewPlaceIsTold(t *testing.T) {
+	t.Parallel()
+	p := newPanel(t, nil)
+	p.user(t, "ann@example.test", true)
+	const firefox = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+	for _, c := range []struct {
+		what, agent string
+		told        bool
+	}{
+		{"the first sign-in", firefox, false},
+		{"the same again", firefox, false},
+		{"the browser after an update", strings.ReplaceAll(firefox, "140.0", "141.0.2"), false},
+		{"another program", "curl/8.5.0", true},
+		{"that program again", "curl/8.6.1", false},
+	} {
+		p.alarm.Store(nil)
+		p.signIn(t, "ann@example.test", "User-Agent", c.agent)
+		if kind := p.alarm.Load(); (kind != nil) != c.told || kind != nil && *kind != "account.new_sign_in" {
+			t.Errorf("%s: told %t", c.what, kind != nil)
+		}
+	}
+}

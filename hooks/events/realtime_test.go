@@ -569,3 +569,29 @@ func BenchmarkStateEvent(b *testing.B) {
 		})
 	}
 }
+
+func TestAnAccountsOwnTopicIsItsOwn(t *testing.T) {
+	bubble(t, func(t *testing.T, app core.App) {
+		o := New(app, nil, quiet)
+		start(t, o)
+		alice, bob := newUser(t, app, "alice"), newUser(t, app, "bob")
+		hers, his := seat(t, o, alice, map[string]Scope{accountSeat + alice.Id: {All: true}, "t1": {All: true}}), seat(t, o, bob, map[string]Scope{accountSeat + bob.Id: {All: true}, "t1": {All: true}})
+		o.Tell(app, alice.Id, Message{Type: "notice", ID: "n1"})
+		if got := drain(hers); len(got) != 1 || got[0] != AccountTopic(alice.Id)+":notice:n1" {
+			t.Errorf("alice got %v", got)
+		}
+		if got := drain(his); len(got) != 0 {
+			t.Errorf("bob got %v", got)
+		}
+		for who, topic := range map[*core.Record]string{alice: AccountTopic(bob.Id), bob: Topic(accountSeat + alice.Id)} {
+			e := &core.RealtimeSubscribeRequestEvent{RequestEvent: &core.RequestEvent{App: app, Auth: who}, Subscriptions: []string{topic}}
+			if seats, err := seatsFor(e, func(*core.Record, string) (Scope, bool) { return Scope{All: true}, true }); err == nil {
+				t.Errorf("%s was admitted to %v", who.GetString("name"), seats)
+			}
+		}
+		e := &core.RealtimeSubscribeRequestEvent{RequestEvent: &core.RequestEvent{App: app, Auth: alice}, Subscriptions: []string{AccountTopic(alice.Id)}}
+		if seats, err := seatsFor(e, nil); err != nil || len(seats) != 1 {
+			t.Errorf("alice was not admitted to her own: %v %v", seats, err)
+		}
+	})
+}

@@ -281,6 +281,29 @@ func TestQuotas(t *testing.T) {
 	}
 }
 
+func TestAQuotaThatIsNearlyUsedIsToldOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, tenancy.Config{Quota: tenancy.Quota{Servers: 100, MemoryMiB: 1000, CPUMillicores: 100_000, DiskMiB: 1 << 20}})
+	ann := w.person(t, "ann", true)
+	acme := w.tenant(t, ann, "Acme")
+	w.server(t, acme, serverA, "RUNNING", 800, 100, 1)
+	for _, c := range []struct {
+		name string
+		more int64
+		told int
+	}{{"up to 89 %", 99, 0}, {"up to 90 %", 100, 1}, {"up to all of it", 200, 1}, {"too much", 201, 0}, {"giving back", -100, 0}} {
+		_ = w.tenancy.Afford(w, acme, tenancy.Quota{MemoryMiB: c.more})
+		if said := w.ledger.take(); strings.Count(said, "event tenant.quota_near tenant="+acme) != c.told {
+			t.Errorf("%s: %q", c.name, said)
+		}
+	}
+	w.server(t, acme, serverB, "RUNNING", 100, 100, 1)
+	_ = w.tenancy.Afford(w, acme, tenancy.Quota{MemoryMiB: 50})
+	if said := w.ledger.take(); said != "" {
+		t.Errorf("it was near before: %q", said)
+	}
+}
+
 // Counting and writing in one transaction that holds the tenant's lock: no parallel requests get more.
 func TestT09_ATenantLimitedToFiveGetsFive(t *testing.T) {
 	t.Parallel()

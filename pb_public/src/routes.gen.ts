@@ -11,6 +11,7 @@
 import { Route as rootRouteImport } from './pages/__root';
 import { Route as IndexRouteImport } from './pages/index';
 import { Route as AppRouteImport } from './pages/_app';
+import { Route as AccountRouteImport } from './pages/account';
 import { Route as CheckMailRouteImport } from './pages/check-mail';
 import { Route as ConfirmEmailRouteImport } from './pages/confirm-email';
 import { Route as ForgotPasswordRouteImport } from './pages/forgot-password';
@@ -22,6 +23,7 @@ import { Route as VerifyRouteImport } from './pages/verify';
 import { Route as AppWelcomeRouteImport } from './pages/_app/welcome';
 import { Route as AppOOrgRouteImport } from './pages/_app/o.$org';
 import { Route as AppOOrgAccountRouteImport } from './pages/_app/o.$org/account';
+import { Route as AppOOrgNoticesRouteImport } from './pages/_app/o.$org/notices';
 import { Route as AppOOrgSettingsRouteImport } from './pages/_app/o.$org/settings';
 import { Route as AppOOrgServersIndexRouteImport } from './pages/_app/o.$org/servers/index';
 import { Route as AppOOrgServersServerRouteImport } from './pages/_app/o.$org/servers/$server';
@@ -44,6 +46,11 @@ const IndexRoute = IndexRouteImport.update({
 } as any);
 const AppRoute = AppRouteImport.update({
   id: '/_app',
+  getParentRoute: () => rootRouteImport,
+} as any);
+const AccountRoute = AccountRouteImport.update({
+  id: '/account',
+  path: '/account',
   getParentRoute: () => rootRouteImport,
 } as any);
 const CheckMailRoute = CheckMailRouteImport.update({
@@ -99,6 +106,11 @@ const AppOOrgRoute = AppOOrgRouteImport.update({
 const AppOOrgAccountRoute = AppOOrgAccountRouteImport.update({
   id: '/account',
   path: '/account',
+  getParentRoute: () => AppOOrgRoute,
+} as any);
+const AppOOrgNoticesRoute = AppOOrgNoticesRouteImport.update({
+  id: '/notices',
+  path: '/notices',
   getParentRoute: () => AppOOrgRoute,
 } as any);
 const AppOOrgSettingsRoute = AppOOrgSettingsRouteImport.update({
@@ -180,6 +192,7 @@ const AppOOrgServersServerSettingsRoute =
 
 export interface FileRoutesByFullPath {
   '/': typeof IndexRoute;
+  '/account': typeof AccountRoute;
   '/check-mail': typeof CheckMailRoute;
   '/confirm-email': typeof ConfirmEmailRoute;
   '/forgot-password': typeof ForgotPasswordRoute;
@@ -191,6 +204,7 @@ export interface FileRoutesByFullPath {
   '/welcome': typeof AppWelcomeRoute;
   '/o/$org': typeof AppOOrgRouteWithChildren;
   '/o/$org/account': typeof AppOOrgAccountRoute;
+  '/o/$org/notices': typeof AppOOrgNoticesRoute;
   '/o/$org/settings': typeof AppOOrgSettingsRouteWithChildren;
   '/o/$org/servers/$server': typeof AppOOrgServersServerRouteWithChildren;
   '/o/$org/servers/new': typeof AppOOrgServersNewRoute;
@@ -208,6 +222,7 @@ export interface FileRoutesByFullPath {
 }
 export interface FileRoutesByTo {
   '/': typeof IndexRoute;
+  '/account': typeof AccountRoute;
   '/check-mail': typeof CheckMailRoute;
   '/confirm-email': typeof ConfirmEmailRoute;
   '/forgot-password': typeof ForgotPasswordRoute;
@@ -219,6 +234,7 @@ export interface FileRoutesByTo {
   '/welcome': typeof AppWelcomeRoute;
   '/o/$org': typeof AppOOrgRouteWithChildren;
   '/o/$org/account': typeof AppOOrgAccountRoute;
+  '/o/$org/notices': typeof AppOOrgNoticesRoute;
   '/o/$org/servers/new': typeof AppOOrgServersNewRoute;
   '/o/$org/settings/danger': typeof AppOOrgSettingsDangerRoute;
   '/o/$org/settings/members': typeof AppOOrgSettingsMembersRoute;
@@ -236,6 +252,7 @@ export interface FileRoutesById {
   __root__: typeof rootRouteImport;
   '/': typeof IndexRoute;
   '/_app': typeof AppRouteWithChildren;
+  '/account': typeof AccountRoute;
   '/check-mail': typeof CheckMailRoute;
   '/confirm-email': typeof ConfirmEmailRoute;
   '/forgot-password': typeof ForgotPasswordRoute;
@@ -247,6 +264,7 @@ export interface FileRoutesById {
   '/_app/welcome': typeof AppWelcomeRoute;
   '/_app/o/$org': typeof AppOOrgRouteWithChildren;
   '/_app/o/$org/account': typeof AppOOrgAccountRoute;
+  '/_app/o/$org/notices': typeof AppOOrgNoticesRoute;
   '/_app/o/$org/settings': typeof AppOOrgSettingsRouteWithChildren;
   '/_app/o/$org/servers/$server': typeof AppOOrgServersServerRouteWithChildren;
   '/_app/o/$org/servers/new': typeof AppOOrgServersNewRoute;
@@ -266,6 +284,7 @@ export interface FileRouteTypes {
   fileRoutesByFullPath: FileRoutesByFullPath;
   fullPaths:
     | '/'
+    | '/account'
     | '/check-mail'
     | '/confirm-email'
     | '/forgot-password'
@@ -277,6 +296,7 @@ export interface FileRouteTypes {
     | '/welcome'
     | '/o/$org'
     | '/o/$org/account'
+    | '/o/$org/notices'
     | '/o/$org/settings'
     | '/o/$org/servers/$server'
     | '/o/$org/servers/new'
@@ -294,6 +314,7 @@ export interface FileRouteTypes {
   fileRoutesByTo: FileRoutesByTo;
   to:
     | '/'
+    | '/account'
     | '/check-mail'
     | '/confirm-email'
     | '/forgot-password'
@@ -305,6 +326,7 @@ export interface FileRouteTypes {
     | '/welcome'
     | '/o/$org'
     | '/o/$org/account'
+    | '/o/$org/notices'
     | '/o/$org/servers/new'
     | '/o/$org/settings/danger'
     | '/o/$org/settings/members'
@@ -321,6 +343,7 @@ export interface FileRouteTypes {
     | '__root__'
     | '/'
     | '/_app'
+    | '/account'
     | '/check-mail'
     | '/confirm-email'
     | '/forgot-password'
@@ -332,6 +355,7 @@ export interface FileRouteTypes {
     | '/_app/welcome'
     | '/_app/o/$org'
     | '/_app/o/$org/account'
+    | '/_app/o/$org/notices'
     | '/_app/o/$org/settings'
     | '/_app/o/$org/servers/$server'
     | '/_app/o/$org/servers/new'
@@ -351,6 +375,7 @@ export interface FileRouteTypes {
 export interface RootRouteChildren {
   IndexRoute: typeof IndexRoute;
   AppRoute: typeof AppRouteWithChildren;
+  AccountRoute: typeof AccountRoute;
   CheckMailRoute: typeof CheckMailRoute;
   ConfirmEmailRoute: typeof ConfirmEmailRoute;
   ForgotPasswordRoute: typeof ForgotPasswordRoute;
@@ -375,6 +400,13 @@ declare module '@tanstack/react-router' {
       path: '';
       fullPath: '/';
       preLoaderRoute: typeof AppRouteImport;
+      parentRoute: typeof rootRouteImport;
+    };
+    '/account': {
+      id: '/account';
+      path: '/account';
+      fullPath: '/account';
+      preLoaderRoute: typeof AccountRouteImport;
       parentRoute: typeof rootRouteImport;
     };
     '/check-mail': {
@@ -452,6 +484,13 @@ declare module '@tanstack/react-router' {
       path: '/account';
       fullPath: '/o/$org/account';
       preLoaderRoute: typeof AppOOrgAccountRouteImport;
+      parentRoute: typeof AppOOrgRoute;
+    };
+    '/_app/o/$org/notices': {
+      id: '/_app/o/$org/notices';
+      path: '/notices';
+      fullPath: '/o/$org/notices';
+      preLoaderRoute: typeof AppOOrgNoticesRouteImport;
       parentRoute: typeof AppOOrgRoute;
     };
     '/_app/o/$org/settings': {
@@ -596,6 +635,7 @@ const AppOOrgServersServerRouteWithChildren =
 
 interface AppOOrgRouteChildren {
   AppOOrgAccountRoute: typeof AppOOrgAccountRoute;
+  AppOOrgNoticesRoute: typeof AppOOrgNoticesRoute;
   AppOOrgSettingsRoute: typeof AppOOrgSettingsRouteWithChildren;
   AppOOrgServersServerRoute: typeof AppOOrgServersServerRouteWithChildren;
   AppOOrgServersNewRoute: typeof AppOOrgServersNewRoute;
@@ -604,6 +644,7 @@ interface AppOOrgRouteChildren {
 
 const AppOOrgRouteChildren: AppOOrgRouteChildren = {
   AppOOrgAccountRoute: AppOOrgAccountRoute,
+  AppOOrgNoticesRoute: AppOOrgNoticesRoute,
   AppOOrgSettingsRoute: AppOOrgSettingsRouteWithChildren,
   AppOOrgServersServerRoute: AppOOrgServersServerRouteWithChildren,
   AppOOrgServersNewRoute: AppOOrgServersNewRoute,
@@ -628,6 +669,7 @@ const AppRouteWithChildren = AppRoute._addFileChildren(AppRouteChildren);
 const rootRouteChildren: RootRouteChildren = {
   IndexRoute: IndexRoute,
   AppRoute: AppRouteWithChildren,
+  AccountRoute: AccountRoute,
   CheckMailRoute: CheckMailRoute,
   ConfirmEmailRoute: ConfirmEmailRoute,
   ForgotPasswordRoute: ForgotPasswordRoute,

@@ -266,3 +266,53 @@ export interface Metrics {
   disk_bytes: (number | null)[];
   running_ms: (number | null)[];
 }
+
+/** Something that one is told of. */
+export interface Notice {
+  id: string;
+  kind: string;
+  severity: 'info' | 'warning' | 'critical';
+  subject: string;
+  body: string;
+  /** Id of the organisation; empty: about oneself. */
+  tenant: string;
+  org: string;
+  server: string;
+  link: string;
+  at: string;
+  read_at: string | null;
+}
+
+export interface NoticePage extends Page<Notice> {
+  unread: number;
+}
+
+export type NoticeChannel = 'app' | 'email' | 'discord' | 'push';
+
+export interface NoticeKind {
+  kind: string;
+  group: string;
+  title: string;
+  severity: string;
+  channels: Record<NoticeChannel, boolean>;
+  /** Channels that cannot be switched off. */
+  locked: NoticeChannel[];
+}
+
+export interface NoticePrefs {
+  items: NoticeKind[];
+  channels: NoticeChannel[];
+  email: string;
+  email_confirmed: boolean;
+}
+
+/** Its URL is not shown again. */
+export interface Webhook {
+  id: string;
+  kind: string;
+  name: string;
+  /** Why nothing is sent there any more; empty while it works. */
+  problem: string;
+  created: string;
+  used_at: string | null;
+}

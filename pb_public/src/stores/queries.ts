@@ -3,6 +3,7 @@ import { keepPreviousData, QueryClient, queryOptions, replaceEqualDeep } from '@
 import { listSessions } from '@/api/account';
 import { getGame, listBlueprints } from '@/api/blueprints';
 import { ApiError } from '@/api/error';
+import { getNoticePrefs, listNotices, listWebhooks } from '@/api/notices';
 import { listAccess, listInvites, listMembers, listRoles } from '@/api/people';
 import {
   askPlacement,
@@ -60,6 +61,23 @@ export const sessionsQuery = queryOptions({
   queryKey: ['account', 'sessions'],
   queryFn: ({ signal }) => listSessions(signal),
 });
+
+/** A page of what is behind the bell, the newest first. */
+export const noticesQuery = (page: number) =>
+  queryOptions({
+    queryKey: ['notices', page],
+    queryFn: ({ signal }) => listNotices(page, signal),
+    placeholderData: keepPreviousData,
+  });
+
+export const noticePrefsQuery = queryOptions({
+  queryKey: ['notice-prefs'],
+  queryFn: ({ signal }) => getNoticePrefs(signal),
+});
+
+/** One's own webhooks, or with an organisation of that one's. */
+export const webhooksQuery = (org: string) =>
+  queryOptions({ queryKey: ['webhooks', org], queryFn: ({ signal }) => listWebhooks(org, signal) });
 
 export const tenantsQuery = queryOptions({ queryKey: ['tenants'], queryFn: ({ signal }) => listTenants(signal) });
 

@@ -4,10 +4,12 @@ import { useQuery } from '@tanstack/react-query';
 import { Link, useLocation, useRouter } from '@tanstack/react-router';
 import { lazy, type ReactNode, Suspense, useEffect, useState } from 'react';
 import type { Tenant } from '@/api/views';
+import { useLiveNotices } from '@/stores/notices';
 import { usePermissions } from '@/stores/permissions';
 import { accountQuery } from '@/stores/queries';
 import { t } from '@/texts';
 import { AccountMenu } from './AccountMenu';
+import { Bell } from './Bell';
 import classes from './Frame.module.css';
 import { Switcher } from './Switcher';
 
@@ -30,6 +32,7 @@ export function Frame({
   const account = useQuery(accountQuery).data;
   const settings = usePermissions(org).can('tenant.read');
   useFetchedPages();
+  useLiveNotices(account?.id);
   useEffect(() => {
     const key = (e: KeyboardEvent) => {
       if (e.key.toLowerCase() === 'k' && (e.ctrlKey || e.metaKey) && !e.altKey && !e.shiftKey) {
@@ -69,6 +72,7 @@ export function Frame({
               {t('frame.settings')}
             </Link>
           )}
+          <Bell org={org} className={classes.item} size={19} />
         </nav>
         <div className={classes.foot}>{account && <AccountMenu account={account} />}</div>
       </header>
@@ -86,6 +90,7 @@ export function Frame({
           <IconServer2 size={22} stroke={1.7} aria-hidden="true" />
           {t('frame.servers')}
         </Link>
+        <Bell org={org} size={22} />
         <button type="button" onClick={() => setPalette(true)}>
           <IconSearch size={22} stroke={1.7} aria-hidden="true" />
           {t('frame.search')}

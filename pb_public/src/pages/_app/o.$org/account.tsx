@@ -11,12 +11,14 @@ import { checkPersonName } from '@/stores/rules';
 import { t } from '@/texts';
 import { Card } from '@/ui/Card';
 import { Failure } from '@/ui/Failure';
+import { NoticesCard } from '@/ui/NoticesCard';
 import { PageHead } from '@/ui/PageHead';
 import { LeaveRow } from '@/ui/people/LeaveRow';
 import { SessionsCard } from '@/ui/SessionsCard';
 import { toastDone } from '@/ui/toast';
 import { useAct } from '@/ui/useAct';
 import { useSignOut } from '@/ui/useSignOut';
+import { WebhooksCard } from '@/ui/WebhooksCard';
 import classes from './account.module.css';
 
 export const Route = createFileRoute('/_app/o/$org/account')({ component: Account });
@@ -49,6 +51,8 @@ function Account() {
           />
         </Card>
         <Leave />
+        <NoticesCard />
+        <WebhooksCard org="" />
         <SessionsCard />
         <Card title={t('account.session')} lead={t('account.signOutLead')}>
           <Button variant="default" leftSection={<IconLogout size={17} aria-hidden="true" />} onClick={signOut}>

@@ -12,6 +12,7 @@ import { Card, Notice } from '@/ui/Card';
 import { toastDone, toastError } from '@/ui/toast';
 import { useAct } from '@/ui/useAct';
 import { useTitle } from '@/ui/useTitle';
+import { WebhooksCard } from '@/ui/WebhooksCard';
 import classes from '../servers/server.module.css';
 
 export const Route = createFileRoute('/_app/o/$org/settings/')({ component: General });
@@ -27,6 +28,7 @@ function General() {
       {!update && <Notice tone="working">{t('org.readOnly')}</Notice>}
       <NameCard org={org} tenant={tenant} disabled={!update} />
       <SlugCard org={org} tenant={tenant} disabled={!update} />
+      {update && <WebhooksCard org={org} />}
     </div>
   );
 }

@@ -1,0 +1,85 @@
+import { Button, Skeleton } from '@mantine/core';
+import { IconBell } from '@tabler/icons-react';
+import { useQuery, useQueryClient } from '@tanstack/react-query';
+import { createFileRoute, Link } from '@tanstack/react-router';
+import { useState } from 'react';
+import { readAll } from '@/actions/notices';
+import type { Notice } from '@/api/views';
+import { noticesQuery } from '@/stores/queries';
+import { t } from '@/texts';
+import { Ago } from '@/ui/Ago';
+import { Card } from '@/ui/Card';
+import { Empty } from '@/ui/Empty';
+import { Failure } from '@/ui/Failure';
+import classes from '@/ui/NoticesCard.module.css';
+import { PageHead } from '@/ui/PageHead';
+import { useAct } from '@/ui/useAct';
+
+export const Route = createFileRoute('/_app/o/$org/notices')({ component: Notices });
+
+/** Everything that one was told of, of all organisations. */
+function Notices() {
+  const client = useQueryClient();
+  const [page, setPage] = useState(1);
+  const notices = useQuery(noticesQuery(page));
+  const { run, busy } = useAct(() => readAll(client));
+  const data = notices.data;
+  if (notices.error && !data) return <Failure cause={notices.error} retry={() => void notices.refetch()} />;
+  return (
+    <>
+      <PageHead title={t('notices.title')} />
+      {!data ? (
+        <Skeleton height={320} radius={12} />
+      ) : data.total === 0 ? (
+        <Empty
+          icon={<IconBell size={26} aria-hidden="true" />}
+          title={t('notices.none')}
+          lead={t('notices.noneLead')}
+        />
+      ) : (
+        <Card>
+          {data.unread > 0 && (
+            <Button variant="default" loading={busy} onClick={() => void run()}>
+              {t('notices.readAll')}
+            </Button>
+          )}
+          <ul className={classes.list}>
+            {data.items.map((one) => (
+              <Row key={one.id} one={one} />
+            ))}
+          </ul>
+          <Button variant="subtle" disabled={page === 1} onClick={() => setPage(page - 1)}>
+            {t('notices.newer')}
+          </Button>
+          <Button variant="subtle" disabled={page * data.per_page >= data.total} onClick={() => setPage(page + 1)}>
+            {t('notices.older')}
+          </Button>
+        </Card>
+      )}
+    </>
+  );
+}
+
+function Row({ one }: { one: Notice }) {
+  return (
+    <li className={classes.row} data-testid="notice">
+      <div>
+        {one.read_at === null && <span className={classes.unread}>{t('notices.new')}</span>}
+        <strong>
+          {one.server ? (
+            <Link to="/o/$org/servers/$server" params={{ org: one.tenant, server: one.server }}>
+              {one.subject}
+            </Link>
+          ) : (
+            one.subject
+          )}
+        </strong>
+        <p>{one.body}</p>
+        <p>
+          {t(`notices.severity.${one.severity}`)} · {one.org && `${one.org} · `}
+          <Ago at={one.at} />
+        </p>
+      </div>
+    </li>
+  );
+}
