@@ -5,6 +5,7 @@ go 1.27.0
 toolchain go1.27.3
 
 require (
+	github.com/SherClockHolmes/webpush-go v1.4.0
 	github.com/containerd/errdefs v1.0.0
 	github.com/descope/virtualwebauthn v1.0.3
 	github.com/distribution/reference v0.6.0

@@ -77,6 +77,7 @@ func All() []Definition {
 		authoritiesDef, nodesDef, nodeCertificates, nodeLinks, panelCertificates, ipPools, portPools, allocationsDef,
 		blueprintsDef, blueprintVersions, serversDef,
 		apiKeys, tenantExports,
+		notificationsDef, notificationPrefs, notificationChannels, pushSubscriptions, pushKeys,
 	}
 }
 

@@ -2635,3 +2635,339 @@ func (r *TenantExport) Created() time.Time { return r.GetDateTime("created").Tim
 
 // Updated is when the row was last written.
 func (r *TenantExport) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
+// Notification is a row of notifications, owned by hooks/notify.
+type Notification struct{ core.BaseRecordProxy }
+
+// Notifications is the name of the collection.
+const Notifications = "notifications"
+
+// NewNotification returns an empty row that is not saved yet.
+func NewNotification(app core.App) (*Notification, error) {
+	return newProxy[Notification](app, Notifications)
+}
+
+// FindNotification returns the row of that id; sql.ErrNoRows when there is none.
+func FindNotification(app core.App, id string) (*Notification, error) {
+	return findProxy[Notification](app, Notifications, id)
+}
+
+// Tenant is owner; empty only for rows of the installation itself.
+func (r *Notification) Tenant() string { return r.GetString("tenant") }
+
+// SetTenant sets tenant; see Tenant.
+func (r *Notification) SetTenant(v string) { r.Set("tenant", v) }
+
+// Event is id of the event it tells of; empty: several, see count.
+func (r *Notification) Event() string { return r.GetString("event") }
+
+// SetEvent sets event; see Event.
+func (r *Notification) SetEvent(v string) { r.Set("event", v) }
+
+// Account is collection of whom it is for.
+func (r *Notification) Account() string { return r.GetString("account") }
+
+// SetAccount sets account; see Account.
+func (r *Notification) SetAccount(v string) { r.Set("account", v) }
+
+// User is id in that collection.
+func (r *Notification) User() string { return r.GetString("user") }
+
+// SetUser sets user; see User.
+func (r *Notification) SetUser(v string) { r.Set("user", v) }
+
+// Channel is channel.
+func (r *Notification) Channel() string { return r.GetString("channel") }
+
+// SetChannel sets channel; see Channel.
+func (r *Notification) SetChannel(v string) { r.Set("channel", v) }
+
+// Target is row of notification_channels or push_subscriptions; empty for app and email.
+func (r *Notification) Target() string { return r.GetString("target") }
+
+// SetTarget sets target; see Target.
+func (r *Notification) SetTarget(v string) { r.Set("target", v) }
+
+// Template is kind of notice, e.g. server.crashed.
+func (r *Notification) Template() string { return r.GetString("template") }
+
+// SetTemplate sets template; see Template.
+func (r *Notification) SetTemplate(v string) { r.Set("template", v) }
+
+// Severity is severity.
+func (r *Notification) Severity() string { return r.GetString("severity") }
+
+// SetSeverity sets severity; see Severity.
+func (r *Notification) SetSeverity(v string) { r.Set("severity", v) }
+
+// Subject is subject.
+func (r *Notification) Subject() string { return r.GetString("subject") }
+
+// SetSubject sets subject; see Subject.
+func (r *Notification) SetSubject(v string) { r.Set("subject", v) }
+
+// Body is body.
+func (r *Notification) Body() string { return r.GetString("body") }
+
+// SetBody sets body; see Body.
+func (r *Notification) SetBody(v string) { r.Set("body", v) }
+
+// Metadata decodes {server, link} into v.
+func (r *Notification) Metadata(v any) error { return r.UnmarshalJSONField("metadata", v) }
+
+// SetMetadata sets metadata; see Metadata.
+func (r *Notification) SetMetadata(v any) { r.Set("metadata", v) }
+
+// Status is status.
+func (r *Notification) Status() string { return r.GetString("status") }
+
+// SetStatus sets status; see Status.
+func (r *Notification) SetStatus(v string) { r.Set("status", v) }
+
+// Problem is why it failed or was skipped.
+func (r *Notification) Problem() string { return r.GetString("problem") }
+
+// SetProblem sets problem; see Problem.
+func (r *Notification) SetProblem(v string) { r.Set("problem", v) }
+
+// Count is how many events it tells of.
+func (r *Notification) Count() int64 { return int64(r.GetFloat("count")) }
+
+// SetCount sets count; see Count.
+func (r *Notification) SetCount(v int64) { r.Set("count", v) }
+
+// SentAt is sent_at.
+func (r *Notification) SentAt() time.Time { return r.GetDateTime("sent_at").Time() }
+
+// SetSentAt sets sent_at; see SentAt.
+func (r *Notification) SetSentAt(v time.Time) { r.Set("sent_at", dateTime(v)) }
+
+// ReadAt is of app only.
+func (r *Notification) ReadAt() time.Time { return r.GetDateTime("read_at").Time() }
+
+// SetReadAt sets read_at; see ReadAt.
+func (r *Notification) SetReadAt(v time.Time) { r.Set("read_at", dateTime(v)) }
+
+// UniqueKey is event, recipient, channel and target.
+func (r *Notification) UniqueKey() string { return r.GetString("unique_key") }
+
+// SetUniqueKey sets unique_key; see UniqueKey.
+func (r *Notification) SetUniqueKey(v string) { r.Set("unique_key", v) }
+
+// Created is when the row was made.
+func (r *Notification) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *Notification) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
+// NotificationPref is a row of notification_prefs, owned by hooks/notify.
+type NotificationPref struct{ core.BaseRecordProxy }
+
+// NotificationPrefs is the name of the collection.
+const NotificationPrefs = "notification_prefs"
+
+// NewNotificationPref returns an empty row that is not saved yet.
+func NewNotificationPref(app core.App) (*NotificationPref, error) {
+	return newProxy[NotificationPref](app, NotificationPrefs)
+}
+
+// FindNotificationPref returns the row of that id; sql.ErrNoRows when there is none.
+func FindNotificationPref(app core.App, id string) (*NotificationPref, error) {
+	return findProxy[NotificationPref](app, NotificationPrefs, id)
+}
+
+// User is id in users or _superusers.
+func (r *NotificationPref) User() string { return r.GetString("user") }
+
+// SetUser sets user; see User.
+func (r *NotificationPref) SetUser(v string) { r.Set("user", v) }
+
+// Kind is kind of notice.
+func (r *NotificationPref) Kind() string { return r.GetString("kind") }
+
+// SetKind sets kind; see Kind.
+func (r *NotificationPref) SetKind(v string) { r.Set("kind", v) }
+
+// Channel is channel.
+func (r *NotificationPref) Channel() string { return r.GetString("channel") }
+
+// SetChannel sets channel; see Channel.
+func (r *NotificationPref) SetChannel(v string) { r.Set("channel", v) }
+
+// Enabled is enabled.
+func (r *NotificationPref) Enabled() bool { return r.GetBool("enabled") }
+
+// SetEnabled sets enabled; see Enabled.
+func (r *NotificationPref) SetEnabled(v bool) { r.Set("enabled", v) }
+
+// Created is when the row was made.
+func (r *NotificationPref) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *NotificationPref) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
+// NotificationChannel is a row of notification_channels, owned by hooks/notify.
+type NotificationChannel struct{ core.BaseRecordProxy }
+
+// NotificationChannels is the name of the collection.
+const NotificationChannels = "notification_channels"
+
+// NewNotificationChannel returns an empty row that is not saved yet.
+func NewNotificationChannel(app core.App) (*NotificationChannel, error) {
+	return newProxy[NotificationChannel](app, NotificationChannels)
+}
+
+// FindNotificationChannel returns the row of that id; sql.ErrNoRows when there is none.
+func FindNotificationChannel(app core.App, id string) (*NotificationChannel, error) {
+	return findProxy[NotificationChannel](app, NotificationChannels, id)
+}
+
+// Tenant is owner; empty only for rows of the installation itself.
+func (r *NotificationChannel) Tenant() string { return r.GetString("tenant") }
+
+// SetTenant sets tenant; see Tenant.
+func (r *NotificationChannel) SetTenant(v string) { r.Set("tenant", v) }
+
+// User is whose it is; empty: the tenant's.
+func (r *NotificationChannel) User() string { return r.GetString("user") }
+
+// SetUser sets user; see User.
+func (r *NotificationChannel) SetUser(v string) { r.Set("user", v) }
+
+// Kind is kind.
+func (r *NotificationChannel) Kind() string { return r.GetString("kind") }
+
+// SetKind sets kind; see Kind.
+func (r *NotificationChannel) SetKind(v string) { r.Set("kind", v) }
+
+// Name is name.
+func (r *NotificationChannel) Name() string { return r.GetString("name") }
+
+// SetName sets name; see Name.
+func (r *NotificationChannel) SetName(v string) { r.Set("name", v) }
+
+// Url is sealed: whoever has it can post there.
+func (r *NotificationChannel) Url() string { return r.GetString("url") }
+
+// SetUrl sets url; see Url.
+func (r *NotificationChannel) SetUrl(v string) { r.Set("url", v) }
+
+// UrlHash is SHA-256, hex; finds the same one again.
+func (r *NotificationChannel) UrlHash() string { return r.GetString("url_hash") }
+
+// SetUrlHash sets url_hash; see UrlHash.
+func (r *NotificationChannel) SetUrlHash(v string) { r.Set("url_hash", v) }
+
+// Problem is why nothing is sent there any more; empty: it works.
+func (r *NotificationChannel) Problem() string { return r.GetString("problem") }
+
+// SetProblem sets problem; see Problem.
+func (r *NotificationChannel) SetProblem(v string) { r.Set("problem", v) }
+
+// TestedAt is tested_at.
+func (r *NotificationChannel) TestedAt() time.Time { return r.GetDateTime("tested_at").Time() }
+
+// SetTestedAt sets tested_at; see TestedAt.
+func (r *NotificationChannel) SetTestedAt(v time.Time) { r.Set("tested_at", dateTime(v)) }
+
+// UsedAt is last message that was taken.
+func (r *NotificationChannel) UsedAt() time.Time { return r.GetDateTime("used_at").Time() }
+
+// SetUsedAt sets used_at; see UsedAt.
+func (r *NotificationChannel) SetUsedAt(v time.Time) { r.Set("used_at", dateTime(v)) }
+
+// Created is when the row was made.
+func (r *NotificationChannel) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *NotificationChannel) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
+// PushSubscription is a row of push_subscriptions, owned by hooks/notify.
+type PushSubscription struct{ core.BaseRecordProxy }
+
+// PushSubscriptions is the name of the collection.
+const PushSubscriptions = "push_subscriptions"
+
+// NewPushSubscription returns an empty row that is not saved yet.
+func NewPushSubscription(app core.App) (*PushSubscription, error) {
+	return newProxy[PushSubscription](app, PushSubscriptions)
+}
+
+// FindPushSubscription returns the row of that id; sql.ErrNoRows when there is none.
+func FindPushSubscription(app core.App, id string) (*PushSubscription, error) {
+	return findProxy[PushSubscription](app, PushSubscriptions, id)
+}
+
+// User is id in users or _superusers.
+func (r *PushSubscription) User() string { return r.GetString("user") }
+
+// SetUser sets user; see User.
+func (r *PushSubscription) SetUser(v string) { r.Set("user", v) }
+
+// Sealed is endpoint and keys, sealed: whoever has them can send there.
+func (r *PushSubscription) Sealed() string { return r.GetString("sealed") }
+
+// SetSealed sets sealed; see Sealed.
+func (r *PushSubscription) SetSealed(v string) { r.Set("sealed", v) }
+
+// EndpointHash is SHA-256 of the endpoint, hex.
+func (r *PushSubscription) EndpointHash() string { return r.GetString("endpoint_hash") }
+
+// SetEndpointHash sets endpoint_hash; see EndpointHash.
+func (r *PushSubscription) SetEndpointHash(v string) { r.Set("endpoint_hash", v) }
+
+// Device is user agent that subscribed.
+func (r *PushSubscription) Device() string { return r.GetString("device") }
+
+// SetDevice sets device; see Device.
+func (r *PushSubscription) SetDevice(v string) { r.Set("device", v) }
+
+// UsedAt is used_at.
+func (r *PushSubscription) UsedAt() time.Time { return r.GetDateTime("used_at").Time() }
+
+// SetUsedAt sets used_at; see UsedAt.
+func (r *PushSubscription) SetUsedAt(v time.Time) { r.Set("used_at", dateTime(v)) }
+
+// Created is when the row was made.
+func (r *PushSubscription) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *PushSubscription) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
+// PushKey is a row of push_keys, owned by hooks/notify.
+type PushKey struct{ core.BaseRecordProxy }
+
+// PushKeies is the name of the collection.
+const PushKeies = "push_keys"
+
+// NewPushKey returns an empty row that is not saved yet.
+func NewPushKey(app core.App) (*PushKey, error) { return newProxy[PushKey](app, PushKeies) }
+
+// FindPushKey returns the row of that id; sql.ErrNoRows when there is none.
+func FindPushKey(app core.App, id string) (*PushKey, error) {
+	return findProxy[PushKey](app, PushKeies, id)
+}
+
+// Name is always vapid.
+func (r *PushKey) Name() string { return r.GetString("name") }
+
+// SetName sets name; see Name.
+func (r *PushKey) SetName(v string) { r.Set("name", v) }
+
+// Public is public.
+func (r *PushKey) Public() string { return r.GetString("public") }
+
+// SetPublic sets public; see Public.
+func (r *PushKey) SetPublic(v string) { r.Set("public", v) }
+
+// Private is sealed.
+func (r *PushKey) Private() string { return r.GetString("private") }
+
+// SetPrivate sets private; see Private.
+func (r *PushKey) SetPrivate(v string) { r.Set("private", v) }
+
+// Created is when the row was made.
+func (r *PushKey) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *PushKey) Updated() time.Time { return r.GetDateTime("updated").Time() }

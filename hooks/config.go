@@ -33,6 +33,9 @@ type Config struct {
 	database      *database // which one the collections are on; nil: SQLite
 	BreakGlass    bool      // schema edits, imports, SQL and restores through the dashboard are allowed
 
+	OutboundAllow string // networks that customers' webhooks may reach although they are not public, "10.1.2.0/24, fd00:1::/64"
+	WebhookHosts  string // hosts that customers' webhooks may name beside Discord's, "chat.example, 10.1.2.3:8080"
+
 	TokenPace   int // requests a minute of one token; 0: the default, negative: no limit
 	AddressPace int // the same of one network without a token
 
@@ -62,6 +65,8 @@ func Flags(f *pflag.FlagSet, version string) *Config {
 	text(&c.SMTP, "smtp", "MAMBA_SMTP", "", "SMTP server host:port for mails; default: as set in the dashboard")
 	text(&c.DemoMail, "demo-mail", "MAMBA_DEMO_MAIL", "", "URL of a page that shows the mails of --smtp; the demo prints it")
 	text(&c.SamplesFile, "samples-file", "MAMBA_SAMPLES_FILE", "", "file of the samples; default: samples.db beside the data folder")
+	text(&c.OutboundAllow, "outbound-allow", "MAMBA_OUTBOUND_ALLOW", "", "networks that requests to customers' addresses may reach although they are not public, with commas between")
+	text(&c.WebhookHosts, "webhook-hosts", "MAMBA_WEBHOOK_HOSTS", "", "hosts that customers' webhooks may name beside Discord's, with commas between")
 	f.IntVar(&c.SamplesDays, "samples-days", days("MAMBA_SAMPLES_DAYS", defaultSamplesDays), "days that samples are kept, at least 2 (MAMBA_SAMPLES_DAYS)")
 	f.BoolVar(&c.LocalNode, "local-node", truthy("MAMBA_LOCAL_NODE"), "run the node daemon of this machine as a child process (MAMBA_LOCAL_NODE)")
 	f.BoolVar(&c.Demo, "demo", truthy("MAMBA_DEMO"), "seed the demo once (MAMBA_DEMO)")

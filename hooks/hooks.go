@@ -37,10 +37,13 @@ import (
 	"github.com/mambahost/mamba/hooks/incidents"
 	"github.com/mambahost/mamba/hooks/jobs"
 	"github.com/mambahost/mamba/hooks/metering"
+	"github.com/mambahost/mamba/hooks/notify"
 	"github.com/mambahost/mamba/hooks/ops"
 	"github.com/mambahost/mamba/hooks/secrets"
 	"github.com/mambahost/mamba/hooks/servers"
 	"github.com/mambahost/mamba/hooks/tenancy"
+	"github.com/mambahost/mamba/wings/outbound"
+	"github.com/mambahost/mamba/wings/wire"
 )
 
 // Priorities of our hooks: first runs before everything of PocketBase's, last after it.
@@ -103,12 +106,15 @@ type Panel struct {
 	Incidents *incidents.Book
 	Access    *access.Access
 	Tenancy   *tenancy.Tenancy
+	Notify    *notify.Notify
 	Alloc     *alloc.Alloc
 	Metering  *metering.Metering
 	Catalog   *catalog.Catalog
 	Fleet     *fleet.Fleet
 	Servers   *servers.Servers
 	Ops       *ops.Ops
+
+	outbound *outbound.Client
 
 	app    core.App
 	config *Config
@@ -154,6 +160,9 @@ func Open(app core.App, c *Config) (*Panel, error) {
 	}
 	if p.Tenancy, err = tenancy.New(tenancy.Config{Auditor: p.Audit, Events: p.Events, Idempotency: p.Access, Sessions: p.Access, Keys: p.Access, Jobs: p.Jobs, App: app,
 		InviteKey: p.Secrets.Derive(purposeInvite), Confirm: p.Access.Confirm}); err != nil {
+		return nil, err
+	}
+	if err := p.openNotify(); err != nil {
 		return nil, err
 	}
 	if p.Alloc, err = alloc.New(p.Audit); err != nil {
@@ -218,6 +227,18 @@ func (p *Panel) openKeys() error {
 	})
 	p.handleRotate()
 	return nil
+}
+
+// openNotify makes the room that tells people, with the one client that requests to their addresses go through.
+func (p *Panel) openNotify() error {
+	allow, err := outbound.ParseAllow(p.config.OutboundAllow)
+	if err != nil {
+		return fmt.Errorf("--outbound-allow: %w", err)
+	}
+	p.outbound = outbound.New(outbound.Config{Allow: allow, Redirects: -1, MaxBody: 64 << 10}) // no webhook redirects
+	p.Notify, err = notify.New(notify.Config{App: p.app, Events: p.Events, Jobs: p.Jobs, Tenancy: p.Tenancy, Audit: p.Audit, Secrets: p.Secrets,
+		Send: p.outbound, Hosts: strings.FieldsFunc(strings.ToLower(p.config.WebhookHosts), func(r rune) bool { return r == ',' || r == ' ' }), Log: p.log})
+	return err
 }
 
 // openSamples begins to open the store of samples. What it returns waits for it.
@@ -292,8 +313,12 @@ func (p *Panel) incidentOpened(tx core.App, i *collections.Incident) error {
 
 // jobDied opens an incident in the transaction that gives a job up.
 func (p *Panel) jobDied(tx core.App, j *collections.Job) error {
+	server := j.Subject()
+	if !wire.ValidID(server) { // not every job is about a server
+		server = ""
+	}
 	return p.Incidents.Open(tx, incidents.Incident{
-		Kind: "job.dead", Fingerprint: "job.dead:" + j.Kind() + ":" + j.Subject(), Severity: "warning", Tenant: j.Tenant(), Server: j.Subject(),
+		Kind: "job.dead", Fingerprint: "job.dead:" + j.Kind() + ":" + j.Subject(), Severity: "warning", Tenant: j.Tenant(), Server: server,
 		Title: j.Kind() + " was given up", Detail: j.LastError(),
 	})
 }
@@ -395,6 +420,7 @@ func (p *Panel) schedule() {
 		}
 		return err
 	})
+	p.Jobs.Cron("notify.prune", "0 4 * * *", jobs.Skip, func(tx core.App, due time.Time) error { return p.Notify.Prune(tx, due) })
 	p.Jobs.Cron("access.purge", "30 3 * * *", jobs.Skip, func(tx core.App, _ time.Time) error {
 		_, err := access.Purge(tx)
 		return err
@@ -410,7 +436,7 @@ func (p *Panel) bindRoutes(e *core.ServeEvent) {
 	access.Door(g)
 	for _, room := range []interface {
 		Routes(*router.RouterGroup[*core.RequestEvent])
-	}{p.Access, p.Tenancy, p.Catalog, p.Alloc, p.Fleet, p.Servers, p.Ops} {
+	}{p.Access, p.Tenancy, p.Notify, p.Catalog, p.Alloc, p.Fleet, p.Servers, p.Ops} {
 		room.Routes(g)
 	}
 	e.Router.Bind(handler("mamba.access.session", afterToken, p.Access.LoadSession))
@@ -516,5 +542,6 @@ func (p *Panel) Stop() {
 	p.Jobs.Stop()
 	p.Fleet.Stop()
 	p.Events.Stop()
+	p.outbound.Close()
 	p.Cluster.Stop()
 }

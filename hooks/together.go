@@ -8,6 +8,7 @@ import (
 	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/hooks/access"
 	"github.com/mambahost/mamba/hooks/cluster"
+	"github.com/mambahost/mamba/hooks/events"
 	"github.com/mambahost/mamba/hooks/secrets"
 )
 
@@ -51,8 +52,12 @@ func (p *Panel) bindTogether() {
 	app.OnModelDeleteExecute().Bind(handler("mamba.cluster.delete", early, p.Cluster.ModelWritten))
 	accounts := []string{"users", core.CollectionNameSuperusers}
 	app.OnRecordUpdateExecute(accounts...).Bind(handler("mamba.events.account.update", early, func(e *core.RecordEvent) error {
-		before := e.Record.Original().TokenKey()
+		original := e.Record.Original()
+		before, address, password := original.TokenKey(), original.Email(), original.GetString("password:hash")
 		if err := e.Next(); err != nil || before == e.Record.TokenKey() {
+			return err
+		}
+		if err := p.accountChanged(e, address, password); err != nil {
 			return err
 		}
 		if err := access.TokensVoided(e.App, e.Record.Id); err != nil {
@@ -75,6 +80,22 @@ func (p *Panel) bindTogether() {
 		return err
 	}))
 	p.leadCrons()
+}
+
+// accountChanged keeps an event of a new password or address, in the transaction that stores it.
+func (p *Panel) accountChanged(e *core.RecordEvent, address, password string) error {
+	for kind, changed := range map[string]bool{
+		"account.password_changed": e.Record.GetString("password:hash") != password,
+		"account.email_changed":    e.Record.Email() != address,
+	} {
+		if !changed {
+			continue
+		}
+		if err := p.Events.Emit(e.App, events.Event{Kind: kind, SubjectType: e.Record.Collection().Name, Subject: e.Record.Id, Payload: map[string]any{}}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // leadCrons leaves PocketBase's scheduled tasks to the instance that leads.

@@ -125,12 +125,22 @@ func (d *Access) SignedIn(e *core.RecordAuthRequestEvent) error {
 			}
 			return d.audit(tx, a, "user.checkpoint", map[string]any{"method": e.AuthMethod})
 		}
+		strange, err := newPlace(tx, e.Record.Id, e.RealIP(), e.Request.UserAgent())
+		if err != nil {
+			return err
+		}
 		if s, err = d.begin(tx, e.Record, e.AuthMethod, e.RequestEvent, now); err != nil {
 			return err
 		}
 		a, err := actorOf(e.RequestEvent, e.Record)
 		if err != nil {
 			return err
+		}
+		if strange && d.alarm != nil {
+			details := map[string]any{"session": s.Id, "address": a.Address, "device": device(a.UserAgent)}
+			if err := d.alarm(tx, a, "account.new_sign_in", details); err != nil {
+				return err
+			}
 		}
 		return d.auditor.Write(tx, a.Audit(), audit.Entry{Action: "user.sign_in", ResourceType: "users", Resource: e.Record.Id, Metadata: map[string]any{"session": s.Id, "method": e.AuthMethod}})
 	})
@@ -150,6 +160,38 @@ func (d *Access) SignedIn(e *core.RecordAuthRequestEvent) error {
 		e.Response.Header().Set(RefreshHeader, token)
 	}
 	return e.Next()
+}
+
+// newPlace reports whether a person has signed in before, and never from this network or never with such a
+// device. Sessions are known until they are purged.
+func newPlace(app core.App, user, address, userAgent string) (bool, error) {
+	rows, err := collections.Every[collections.Session](app, collections.Sessions, "turned_at DESC, id", maxRemembered, dbx.HashExp{"user": user})
+	if err != nil {
+		return false, fmt.Errorf("list the sessions of %s: %w", user, err)
+	}
+	if len(rows) == 0 {
+		return false, nil // the first sign-in, after registering
+	}
+	sameNetwork, sameDevice := false, false
+	for _, s := range rows {
+		sameNetwork = sameNetwork || network(s.Address()) == network(address)
+		sameDevice = sameDevice || device(s.UserAgent()) == device(userAgent)
+	}
+	return !sameNetwork || !sameDevice, nil
+}
+
+// maxRemembered is how many of a person's sessions are looked at for known places.
+const maxRemembered = 200
+
+// device is a user agent without its numbers: a browser that was updated is the same one.
+func device(userAgent string) string {
+	kept := strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' || r == '.' || r == '_' {
+			return -1
+		}
+		return r
+	}, cut(userAgent, maxUserAgent))
+	return strings.Join(strings.Fields(kept), " ")
 }
 
 func userLock(user string) collections.Lock { return collections.Lock("user:" + user) }

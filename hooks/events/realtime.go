@@ -15,12 +15,28 @@ import (
 	"github.com/mambahost/mamba/hooks/cluster"
 )
 
-// topicPrefix begins a tenant's realtime topic. No collection can have such a name, so PocketBase's
-// own record messages cannot match it.
-const topicPrefix = "mamba.tenant."
+// topicPrefix begins a tenant's realtime topic, accountPrefix that of one account. No collection can have
+// such a name, so PocketBase's own record messages cannot match it.
+const (
+	topicPrefix   = "mamba.tenant."
+	accountPrefix = "mamba.user."
+)
 
 // Topic is the realtime topic of a tenant.
 func Topic(tenant string) string { return topicPrefix + tenant }
+
+// AccountTopic is the realtime topic of one account, which nobody else is admitted to.
+func AccountTopic(account string) string { return accountPrefix + account }
+
+// accountSeat begins the seat of an account where the seats of tenants go by their ids.
+const accountSeat = "@"
+
+func topicOf(seat string) string {
+	if account, ok := strings.CutPrefix(seat, accountSeat); ok {
+		return AccountTopic(account)
+	}
+	return Topic(seat)
+}
 
 // Bounds of realtime.
 const (
@@ -31,7 +47,7 @@ const (
 
 // Message is one line on a tenant's topic.
 type Message struct {
-	Type    string // server, job, tenant, activity, resync
+	Type    string // server, job, tenant, activity, notice, notices, resync
 	ID      string
 	Rev     int64  // of the record; a browser applies it if it is newer than its own
 	Server  string // the server this is about; empty: the tenant
@@ -79,6 +95,12 @@ func (o *Outbox) Broadcast(tx core.App, tenant string, m Message) {
 	if err != nil {
 		o.log.Error("a realtime message is not sent", "type", m.Type, "id", m.ID, "error", err)
 	}
+}
+
+// Tell sends m to the topic of one account, on every instance, after the commit of tx; see Broadcast.
+func (o *Outbox) Tell(tx core.App, account string, m Message) {
+	m.Server = ""
+	o.Broadcast(tx, accountSeat+account, m)
 }
 
 // live is what instances tell each other about browsers, in one topic, so that what was published
@@ -143,7 +165,7 @@ func (o *Outbox) readmit(f *feed) bool {
 	seats := map[string]Scope{}
 	for _, tenant := range before {
 		s, ok := Scope{All: true}, true
-		if !fresh.IsSuperuser() {
+		if !fresh.IsSuperuser() && tenant != accountSeat+fresh.Id {
 			s, ok = scope(fresh, tenant)
 		}
 		if !ok {
@@ -168,8 +190,8 @@ func (o *Outbox) Connect(e *core.RealtimeConnectRequestEvent) error {
 type Scoper func(user *core.Record, tenant string) (Scope, bool)
 
 // Admit decides about a subscription request, and is the whole body of OnRealtimeSubscribeRequest: a
-// customer may subscribe to topics of tenants that scope admits him to, and to nothing else; a
-// superuser may also watch collections. It calls e.Next.
+// customer may subscribe to topics of tenants that scope admits him to and to that of his own account, and
+// to nothing else; a superuser may also watch collections. It calls e.Next.
 func (o *Outbox) Admit(e *core.RealtimeSubscribeRequestEvent, scope Scoper) error {
 	f, ok := e.Client.(*feed)
 	if !ok {
@@ -204,6 +226,13 @@ func (o *Outbox) Admit(e *core.RealtimeSubscribeRequestEvent, scope Scoper) erro
 func seatsFor(e *core.RealtimeSubscribeRequestEvent, scope Scoper) (map[string]Scope, error) {
 	seats := map[string]Scope{}
 	for _, topic := range e.Subscriptions {
+		if account, ok := strings.CutPrefix(topic, accountPrefix); ok {
+			if account != e.Auth.Id {
+				return nil, router.NewNotFoundError("There is no such account.", nil)
+			}
+			seats[accountSeat+account] = Scope{All: true}
+			continue
+		}
 		tenant, ours := strings.CutPrefix(topic, topicPrefix)
 		if !ours {
 			if e.Auth.IsSuperuser() {
@@ -213,6 +242,9 @@ func seatsFor(e *core.RealtimeSubscribeRequestEvent, scope Scoper) (map[string]S
 		}
 		if len(seats) == maxTopics {
 			return nil, router.NewBadRequestError("Too many topics.", nil)
+		}
+		if strings.HasPrefix(tenant, accountSeat) {
+			return nil, router.NewNotFoundError("There is no such organisation.", nil)
 		}
 		if e.Auth.IsSuperuser() {
 			seats[tenant] = Scope{All: true}
@@ -360,7 +392,7 @@ func newHub() *hub { return &hub{seats: map[string]map[*feed]Scope{}} }
 func (h *hub) fanOut(p posted) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	topic := Topic(p.tenant)
+	topic := topicOf(p.tenant)
 	for f, scope := range h.seats[p.tenant] {
 		if scope.sees(p) {
 			f.push(topic, p.data)
@@ -373,7 +405,7 @@ func (h *hub) resyncAll() {
 	defer h.mu.RUnlock()
 	for tenant, seats := range h.seats {
 		for f := range seats {
-			f.push(Topic(tenant), resync)
+			f.push(topicOf(tenant), resync)
 		}
 	}
 }

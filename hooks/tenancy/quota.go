@@ -8,6 +8,7 @@ import (
 
 	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/hooks/access"
+	"github.com/mambahost/mamba/hooks/events"
 )
 
 // Quota is what a tenant may have, or has, over all its servers.
@@ -81,6 +82,18 @@ func (t *Tenancy) Afford(tx core.App, tenant string, more Quota) error {
 		if c.more > 0 && c.more > c.limit-c.used {
 			return access.Conflict("quota_exceeded", fmt.Sprintf("Your organisation may use %d %s and has %d in use; %d more is too much. Delete or shrink a server, or ask us for a larger quota.", c.limit, c.what, c.used, c.more))
 		}
+		if c.more > 0 && !near(c.used, c.limit) && near(c.used+c.more, c.limit) {
+			err := t.cfg.Events.Emit(tx, events.Event{Kind: "tenant.quota_near", Tenant: tenant, SubjectType: collections.Tenants, Subject: tenant,
+				Payload: map[string]any{"resource": c.what, "used": c.used + c.more, "limit": c.limit, "percent": (c.used + c.more) * 100 / c.limit}})
+			if err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
+
+// nearPercent is how much of a quota is nearly all of it.
+const nearPercent = 90
+
+func near(used, limit int64) bool { return limit > 0 && used*100 >= limit*nearPercent }

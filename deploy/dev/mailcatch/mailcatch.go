@@ -26,6 +26,7 @@ import (
 
 // Message is one caught mail.
 type Message struct {
+	ID      string   `json:"id"` // Message-ID
 	From    string   `json:"from"`
 	To      []string `json:"to"`
 	Subject string   `json:"subject"`
@@ -127,7 +128,7 @@ func (c *session) Data(r io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("decode subject: %w", err)
 	}
-	m := Message{From: c.from, To: c.to, Subject: subject}
+	m := Message{ID: parsed.Header.Get("Message-ID"), From: c.from, To: c.to, Subject: subject}
 	if err := m.read(parsed.Header.Get("Content-Type"), parsed.Header.Get("Content-Transfer-Encoding"), parsed.Body); err != nil {
 		return fmt.Errorf("decode mail: %w", err)
 	}
