@@ -135,6 +135,7 @@ var pieces = map[string]string{
 	"jobs/claim.go":         "placeholders of the registered kinds",
 	"access/idempotency.go": "tables from a list in the code",
 	"alloc/leaks.go":        "statements from a list in the code",
+	"notify/notify.go":      "tables from a list in the code",
 	"servers/sight.go":      "columns and orders from a list in the code",
 }
 
