@@ -277,7 +277,7 @@ func (s *settled) plantSession(c *canaries) string {
 	}
 	c.plant("a refresh token", refresh)
 	c.plant("an access token", in.Token)
-	status, raw = s.send(c, "", "POST", "/api/v1/account/sessions/refresh", `{"refresh_token":"`+refresh+`"}`, nil)
+	status, raw = s.send(c, "", "POST", "/api/v1/account/sessions/refresh", `{"refresh_token":"`+refresh+`"}`, nil, "an access token") // of the same second, it is the same
 	next := decode[struct {
 		Token        string
 		RefreshToken string `json:"refresh_token"`

@@ -20,13 +20,14 @@ import (
 	"github.com/mambahost/mamba/hooks/cluster"
 	"github.com/mambahost/mamba/hooks/fleet"
 	"github.com/mambahost/mamba/hooks/jobs"
+	"github.com/mambahost/mamba/hooks/notify"
 	"github.com/mambahost/mamba/hooks/secrets"
 	"github.com/mambahost/mamba/hooks/servers"
 )
 
 // sealed are all fields that hold sealed values. A room that seals a new field adds it here; a test
 // fails when it does not.
-var sealed = []secrets.Sealed{fleet.SealedKey, servers.SealedEnvironment, access.SealedTOTP}
+var sealed = append([]secrets.Sealed{fleet.SealedKey, servers.SealedEnvironment, access.SealedTOTP}, notify.Sealed...)
 
 // Purposes of derived keys. Those of tokens stay when data keys are rotated: they are wrapped by the
 // master key, and a new one would sign everybody out.

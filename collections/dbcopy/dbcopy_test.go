@@ -336,3 +336,25 @@ func TestAPasswordIsNotShown(t *testing.T) {
 		}
 	}
 }
+
+// A panel encrypts its settings with a key that this command does not have.
+func TestAnInstallationWithEncryptedSettingsIsOpened(t *testing.T) {
+	dir, env := t.TempDir(), "MAMBA_SETTINGS_KEY_DBCOPY"
+	t.Setenv(env, "0123456789abcdef0123456789abcdef")
+	app := core.NewBaseApp(core.BaseAppConfig{DataDir: dir, EncryptionEnv: env})
+	if err := bootstrap(app); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(app.RunAllMigrations(), app.Save(app.Settings()), app.ClearBootstrap()); err != nil {
+		t.Fatal(err)
+	}
+	end, closeEnd, err := Open(t.Context(), dir, "", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeEnd()
+	var value string
+	if err := end.App.DB().NewQuery("SELECT value FROM _params WHERE id = 'settings'").Row(&value); err != nil || strings.Contains(value, "smtp") {
+		t.Errorf("the settings are not as they were: %v", err)
+	}
+}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/hook"
 
 	"github.com/mambahost/mamba/collections/postgres"
 )
@@ -59,9 +60,17 @@ func openPostgres(ctx context.Context, url, encryptionEnv string) (End, func(), 
 	}, nil
 }
 
-// bootstrap opens the databases without PocketBase's file watcher, which a short command has no use for.
+// bootstrap opens the databases without PocketBase's file watcher, which a short command has no use for,
+// and whether or not it can read the settings: they are copied as they lie there, and a panel encrypts
+// them with a key of its own.
 func bootstrap(app core.App) error {
 	app.OnBootstrap().Unbind("__pbNotifyWatcherSystemHook__")
+	app.OnSettingsReload().Bind(&hook.Handler[*core.SettingsReloadEvent]{Id: "mamba.dbcopy.settings", Func: func(e *core.SettingsReloadEvent) error {
+		if err := e.Next(); err != nil {
+			slog.Default().Debug("the settings are copied unread", "error", err)
+		}
+		return nil
+	}})
 	return app.Bootstrap()
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/hook"
+	"github.com/pocketbase/pocketbase/tools/picker"
 	"github.com/pocketbase/pocketbase/tools/router"
 )
 
@@ -59,7 +60,10 @@ func door(e *core.RequestEvent) error {
 	h := e.Response.Header()
 	h.Set(RequestIDHeader, id)
 	h.Set("Cache-Control", "no-store")
-	err := e.Next()
+	err := pickable(e)
+	if err == nil {
+		err = e.Next()
+	}
 	if err == nil {
 		return nil
 	}
@@ -72,6 +76,19 @@ func door(e *core.RequestEvent) error {
 		return nil // the answer had begun; the client sees it end early
 	}
 	return writeError(e, id, answer)
+}
+
+// pickable refuses a list of fields that PocketBase could not read when it writes the answer: by then a
+// change has happened.
+func pickable(e *core.RequestEvent) error {
+	list := e.Request.URL.Query().Get("fields")
+	if list == "" {
+		return nil
+	}
+	if _, err := picker.Pick(struct{}{}, list); err != nil {
+		return Invalid(map[string]FieldError{"fields": {Code: "invalid", Message: "This is no list of fields. Separate their names by commas, or leave it out."}})
+	}
+	return nil
 }
 
 func writeError(e *core.RequestEvent, id string, answer *Error) error {

@@ -79,6 +79,14 @@ func (n *Notify) pushKey() (private, public string, err error) {
 	return string(raw), row.Public(), nil
 }
 
+// Sealed are the fields that hold sealed values: a channel's address, a browser's, and the key that
+// messages to browsers are signed with.
+var Sealed = []secrets.Sealed{
+	{Table: collections.NotificationChannels, Field: "url"},
+	{Table: collections.PushSubscriptions, Field: "sealed", Scope: secrets.OfSystem},
+	{Table: collections.PushKeies, Field: "private", Scope: secrets.OfSystem},
+}
+
 func pushKeyRef(id string) secrets.Ref {
 	return secrets.Ref{Table: collections.PushKeies, Row: id, Field: "private"}
 }

@@ -177,7 +177,7 @@ func (k *Keeper) addVersion(tx core.App, row *collections.DataKey, since time.Ti
 	if len(v.List) >= maxVersions {
 		return fmt.Errorf("%s: %w", row.Scope(), ErrTooManyVersions)
 	}
-	list := append([]version{{Made: time.Now().UTC(), Key: randomKey()}}, v.List...)
+	list := append([]version{{Made: notBefore(since), Key: randomKey()}}, v.List...)
 	return k.putDerived(tx, row, &versions{List: list})
 }
 

@@ -283,7 +283,28 @@ func SettleFile(path string) error {
 			return err
 		}
 	}
-	return writeKeyFile(path, keys[:1])
+	if err := writeKeyFile(path, keys[:1]); err != nil {
+		return err
+	}
+	return tidyKeyFiles(filepath.Dir(path))
+}
+
+// tidyKeyFiles removes what a kill left of a write: keys are in it. What is younger may be in use.
+func tidyKeyFiles(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, ".master-*"))
+	if err != nil {
+		return err
+	}
+	for _, f := range left {
+		info, err := os.Stat(f)
+		if err != nil || time.Since(info.ModTime()) < time.Minute {
+			continue
+		}
+		if err := os.Remove(f); err != nil {
+			return fmt.Errorf("remove the rest of a key file: %w", err)
+		}
+	}
+	return nil
 }
 
 // writeKeyFile replaces a file whole: temp, fsync, rename, fsync of the folder.

@@ -35,11 +35,22 @@ var ErrUnsettled = errors.New("values under old data keys are left; the rotation
 // replace one sealed text in it by another of the same secret.
 type Sealed struct {
 	Table, Field string
-	// Scope of a row's secrets; nil: the row's tenant.
+	// Scope of a row's secrets; nil: the row's tenant, System where it has none.
 	Scope func(row dbx.NullStringMap) string
 	// Each walks the sealed texts in a value: fn is given the field of Ref and the text, and returns what
 	// to put there. It returns the whole value with that. Nil: the value is one sealed text or empty.
 	Each func(value string, fn func(field, sealed string) (string, error)) (string, error)
+}
+
+// ScopeOf is the scope of a row's secrets.
+func (s Sealed) ScopeOf(row dbx.NullStringMap) string {
+	if s.Scope != nil {
+		return s.Scope(row)
+	}
+	if tenant := row["tenant"].String; tenant != "" {
+		return tenant
+	}
+	return System
 }
 
 // OfSystem is the Scope of what belongs to the installation.
@@ -118,7 +129,7 @@ func (k *Keeper) begin(app core.App) (since time.Time, err error) {
 			since = st.Since
 			return nil
 		}
-		since = time.Now().UTC().Truncate(time.Millisecond) // as a column holds it
+		since = time.Now().UTC().Truncate(time.Millisecond).Add(time.Millisecond) // as a column holds it, and after all keys that are there
 		return putState(tx, row, state{Since: since})
 	})
 	return since, err
@@ -254,8 +265,16 @@ func (k *Keeper) addKey(tx core.App, row *collections.DataKey, since time.Time) 
 	if err != nil {
 		return err
 	}
-	row.SetRotatedAt(time.Now())
+	row.SetRotatedAt(notBefore(since))
 	return k.put(tx, row, handle)
+}
+
+// notBefore is now, or since where the clock is not there yet.
+func notBefore(since time.Time) time.Time {
+	if now := time.Now().UTC(); now.After(since) {
+		return now
+	}
+	return since
 }
 
 // resealAll passes over all fields until a pass that began after every older transaction had ended
@@ -310,10 +329,7 @@ func (k *Keeper) resealRow(ctx context.Context, app core.App, r Rotation, field 
 	if !strings.Contains(value, sealedPrefix) { // empty
 		return 0, nil
 	}
-	scope := row["tenant"].String
-	if field.Scope != nil {
-		scope = field.Scope(row)
-	}
+	scope := field.ScopeOf(row)
 	id, n := row["id"].String, 0
 	old, err := k.underOldKey(app, scope, field, value)
 	if err != nil || !old {

@@ -85,7 +85,11 @@ func (l *Link) keepRenewed(ctx context.Context) {
 		}
 		if err := l.renew(ctx); err != nil && ctx.Err() == nil {
 			l.log.Error("the certificate could not be renewed; trying again", "expires", l.id.Load().pair.Leaf.NotAfter, "error", err)
-			wait(ctx, jitter(renewCheckEvery))
+			again := renewCheckEvery
+			if time.Now().After(l.id.Load().pair.Leaf.NotAfter) { // nothing else works until it is renewed
+				again = renewAgainAfter
+			}
+			wait(ctx, jitter(again))
 		}
 	}
 }

@@ -149,6 +149,22 @@ func (id *Identity) save(dir string) error {
 	return d.Sync()
 }
 
+// tidyIdentity removes what a kill left of a save: it holds a key.
+func tidyIdentity(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, "."+identityFile+"-*"))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, f := range left {
+		errs = append(errs, os.Remove(f))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("remove the rest of an identity that was not stored: %w", err)
+	}
+	return nil
+}
+
 // tlsConfig is for every connection to the panel after joining.
 func (id *Identity) tlsConfig() *tls.Config {
 	return &tls.Config{

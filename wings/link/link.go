@@ -110,6 +110,9 @@ func New(cfg Config) (*Link, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := tidyIdentity(cfg.Dir); err != nil {
+		return nil, err
+	}
 	cfg.Spool.Dir = filepath.Join(cfg.Dir, "spool")
 	sp, err := spool.Open(cfg.Spool)
 	if err != nil {
