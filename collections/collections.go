@@ -75,7 +75,7 @@ func All() []Definition {
 		tenantsDef, permissionsDef, rolesDef, rolePermissions, tenantMembers, roleBindings, invitesDef,
 		authoritiesDef, nodesDef, nodeCertificates, nodeLinks, panelCertificates, ipPools, portPools, allocationsDef,
 		blueprintsDef, blueprintVersions, serversDef,
-		apiKeys, tenantExports,
+		apiKeys,
 	}
 }
 

@@ -59,7 +59,7 @@ func settle(t *testing.T) *settled {
 	job, err := h.app.FindFirstRecordByData(collections.Jobs, "subject", server.Id)
 	must(t, err)
 	s := &settled{house: h, ids: map[string]string{
-		"/tenants/": server.GetString("tenant"), "/servers/": server.Id, "/jobs/": job.Id, "/blueprints/": "demo",
+		"/tenants/": server.GetString("tenant"), "/admin/tenants/": server.GetString("tenant"), "/servers/": server.Id, "/jobs/": job.Id, "/blueprints/": "demo",
 		"/admin/nodes/": server.GetString("node"), "/admin/jobs/": one(collections.Jobs), "/admin/incidents/": one(collections.Incidents),
 	}}
 	owner, tenant := s.as("owner@demo.example").super, s.ids["/tenants/"]
@@ -254,6 +254,8 @@ Bcc: b@example.org","role":"MEMBER"}`, `{"email":"` + strings.Repeat("x", 300) +
 	"DELETE /servers/{id}":                       nil,
 	"POST /servers/{id}/actions":                 {`{}`, `{"action":""}`, `{"action":"update"}`, `{"action":"delete"}`, `{"action":"START"}`, `{"action":["start"]}`},
 	"POST /servers/{id}/console/token":           nil,
+	"POST /admin/tenants/{id}/suspend":           {`{}`, `{"reason":""}`, `{"reason":"  "}`, `{"reason":5}`, `{"reason":"a\u202eb"}`, `{"reason":"` + strings.Repeat("x", 501) + `"}`},
+	"POST /admin/tenants/{id}/resume":            nil,
 	"POST /admin/nodes":                          {`{}`, `{"name":"n"}`, `{"name":"Bad Name","public_addresses":["203.0.113.1"],"cpu_millicores":1000,"memory_mib":1024,"disk_mib":1024}`, `{"name":"n","public_addresses":["not an address"],"cpu_millicores":1000,"memory_mib":1024,"disk_mib":1024}`, `{"name":"n","public_addresses":["203.0.113.1"],"cpu_millicores":-1,"memory_mib":1024,"disk_mib":1024}`},
 	"PATCH /admin/nodes/{id}":                    {`{"name":""}`, `{"labels":[]}`, `{"labels":{"A":"x"}}`, `{"memory_mib":9e18}`, `{"status":"ONLINE"}`, `{"cert_fingerprint":"x"}`, `{"public_addresses":[]}`},
 	"DELETE /admin/nodes/{id}":                   nil,

@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"strings"
 	"sync"
 
@@ -32,6 +33,9 @@ type Config struct {
 	IntentKey []byte
 	// Auditor writes the rows about accounts.
 	Auditor Auditor
+	// Public is the address that people use, whose pages may have a browser change something. Empty: only that of the
+	// request itself.
+	Public string
 	// Secure is whether browsers come by TLS, whatever the request looks like: then no cookie goes out in clear.
 	Secure bool
 	// Alarm keeps an event about the safety of an account, in the caller's transaction. Nil: nobody listens.
@@ -56,6 +60,7 @@ type Access struct {
 	key      []byte // immutable
 	auditor  Auditor
 	secure   bool
+	origins  *http.CrossOriginProtection
 	alarm    func(tx core.App, a Actor, kind string, details map[string]any) error
 	ended    func(tx core.App, user string) error
 	keyEnded func(tx core.App) error
@@ -87,7 +92,7 @@ func New(c Config) (*Access, error) {
 		}
 		return c.AddressPace
 	})
-	return &Access{key: c.IntentKey, auditor: c.Auditor, secure: c.Secure, alarm: c.Alarm, ended: c.Ended, keyEnded: c.KeyEnded, pace: p, log: c.Log}, nil
+	return &Access{key: c.IntentKey, auditor: c.Auditor, secure: c.Secure, origins: originsOf(c.Public), alarm: c.Alarm, ended: c.Ended, keyEnded: c.KeyEnded, pace: p, log: c.Log}, nil
 }
 
 // Run tells the other instances how much was asked for, and writes down when API keys were used, until ctx ends.
