@@ -76,7 +76,7 @@ func All() []Definition {
 		tenantsDef, permissionsDef, rolesDef, rolePermissions, tenantMembers, roleBindings, invitesDef,
 		authoritiesDef, nodesDef, nodeCertificates, nodeLinks, panelCertificates, ipPools, portPools, allocationsDef,
 		blueprintsDef, blueprintVersions, serversDef,
-		apiKeys, tenantExports,
+		apiKeys,
 		notificationsDef, notificationPrefs, notificationChannels, pushSubscriptions, pushKeys,
 	}
 }

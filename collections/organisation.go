@@ -1,6 +1,6 @@
 package collections
 
-// What an organisation gives to programs and takes along: API keys (hooks/access) and exports (hooks/compliance).
+// What people and organisations give to programs: API keys (hooks/access).
 
 var apiKeys = Definition{
 	Name: "api_keys", Go: "APIKey", Owner: "access", Tenant: true,
@@ -23,21 +23,4 @@ var apiKeys = Definition{
 		{Name: "idx_api_keys_hash", Unique: true, Columns: "token_hash"},
 		{Name: "idx_api_keys_user", Columns: "user, tenant"},
 	},
-}
-
-var tenantExports = Definition{
-	Name: "tenant_exports", Go: "TenantExport", Owner: "compliance", Tenant: true,
-	Fields: []Field{
-		{Name: "requested_by", Kind: Text, Max: 15, Doc: "user id"},
-		{Name: "requested_name", Kind: Text, Max: 255, Doc: "as it was then"},
-		{Name: "status", Kind: Select, Required: true, Values: []string{"WORKING", "READY", "FAILED", "EXPIRED"}},
-		{Name: "file", Kind: Text, Max: 128, Hidden: true, Doc: "key in PocketBase's storage"},
-		{Name: "bytes", Kind: Number},
-		{Name: "rows", Kind: Number, Doc: "how many it holds"},
-		{Name: "sha256", Kind: Text, Max: 64},
-		{Name: "problem", Kind: Text, Max: 255, Doc: "why it failed, for the customer"},
-		{Name: "ready_at", Kind: Date},
-		{Name: "expires_at", Kind: Date, Required: true, Doc: "then the file goes"},
-	},
-	Indexes: []Index{{Name: "idx_tenant_exports_tenant", Columns: "tenant, created"}},
 }

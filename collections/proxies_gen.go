@@ -1194,24 +1194,6 @@ func (r *Tenant) StatusSince() time.Time { return r.GetDateTime("status_since").
 // SetStatusSince sets status_since; see StatusSince.
 func (r *Tenant) SetStatusSince(v time.Time) { r.Set("status_since", dateTime(v)) }
 
-// StatusBefore is of a DELETING one: what it returns to when that is cancelled.
-func (r *Tenant) StatusBefore() string { return r.GetString("status_before") }
-
-// SetStatusBefore sets status_before; see StatusBefore.
-func (r *Tenant) SetStatusBefore(v string) { r.Set("status_before", v) }
-
-// DeleteAfter is of a DELETING one: end of the grace period.
-func (r *Tenant) DeleteAfter() time.Time { return r.GetDateTime("delete_after").Time() }
-
-// SetDeleteAfter sets delete_after; see DeleteAfter.
-func (r *Tenant) SetDeleteAfter(v time.Time) { r.Set("delete_after", dateTime(v)) }
-
-// DeleteBy is user id of who asked for it.
-func (r *Tenant) DeleteBy() string { return r.GetString("delete_by") }
-
-// SetDeleteBy sets delete_by; see DeleteBy.
-func (r *Tenant) SetDeleteBy(v string) { r.Set("delete_by", v) }
-
 // Require2fa is require_2fa.
 func (r *Tenant) Require2fa() bool { return r.GetBool("require_2fa") }
 
@@ -2547,94 +2529,6 @@ func (r *APIKey) Created() time.Time { return r.GetDateTime("created").Time() }
 
 // Updated is when the row was last written.
 func (r *APIKey) Updated() time.Time { return r.GetDateTime("updated").Time() }
-
-// TenantExport is a row of tenant_exports, owned by hooks/compliance.
-type TenantExport struct{ core.BaseRecordProxy }
-
-// TenantExports is the name of the collection.
-const TenantExports = "tenant_exports"
-
-// NewTenantExport returns an empty row that is not saved yet.
-func NewTenantExport(app core.App) (*TenantExport, error) {
-	return newProxy[TenantExport](app, TenantExports)
-}
-
-// FindTenantExport returns the row of that id; sql.ErrNoRows when there is none.
-func FindTenantExport(app core.App, id string) (*TenantExport, error) {
-	return findProxy[TenantExport](app, TenantExports, id)
-}
-
-// Tenant is owner; empty only for rows of the installation itself.
-func (r *TenantExport) Tenant() string { return r.GetString("tenant") }
-
-// SetTenant sets tenant; see Tenant.
-func (r *TenantExport) SetTenant(v string) { r.Set("tenant", v) }
-
-// RequestedBy is user id.
-func (r *TenantExport) RequestedBy() string { return r.GetString("requested_by") }
-
-// SetRequestedBy sets requested_by; see RequestedBy.
-func (r *TenantExport) SetRequestedBy(v string) { r.Set("requested_by", v) }
-
-// RequestedName is as it was then.
-func (r *TenantExport) RequestedName() string { return r.GetString("requested_name") }
-
-// SetRequestedName sets requested_name; see RequestedName.
-func (r *TenantExport) SetRequestedName(v string) { r.Set("requested_name", v) }
-
-// Status is status.
-func (r *TenantExport) Status() string { return r.GetString("status") }
-
-// SetStatus sets status; see Status.
-func (r *TenantExport) SetStatus(v string) { r.Set("status", v) }
-
-// File is key in PocketBase's storage.
-func (r *TenantExport) File() string { return r.GetString("file") }
-
-// SetFile sets file; see File.
-func (r *TenantExport) SetFile(v string) { r.Set("file", v) }
-
-// Bytes is bytes.
-func (r *TenantExport) Bytes() int64 { return int64(r.GetFloat("bytes")) }
-
-// SetBytes sets bytes; see Bytes.
-func (r *TenantExport) SetBytes(v int64) { r.Set("bytes", v) }
-
-// Rows is how many it holds.
-func (r *TenantExport) Rows() int64 { return int64(r.GetFloat("rows")) }
-
-// SetRows sets rows; see Rows.
-func (r *TenantExport) SetRows(v int64) { r.Set("rows", v) }
-
-// Sha256 is sha256.
-func (r *TenantExport) Sha256() string { return r.GetString("sha256") }
-
-// SetSha256 sets sha256; see Sha256.
-func (r *TenantExport) SetSha256(v string) { r.Set("sha256", v) }
-
-// Problem is why it failed, for the customer.
-func (r *TenantExport) Problem() string { return r.GetString("problem") }
-
-// SetProblem sets problem; see Problem.
-func (r *TenantExport) SetProblem(v string) { r.Set("problem", v) }
-
-// ReadyAt is ready_at.
-func (r *TenantExport) ReadyAt() time.Time { return r.GetDateTime("ready_at").Time() }
-
-// SetReadyAt sets ready_at; see ReadyAt.
-func (r *TenantExport) SetReadyAt(v time.Time) { r.Set("ready_at", dateTime(v)) }
-
-// ExpiresAt is then the file goes.
-func (r *TenantExport) ExpiresAt() time.Time { return r.GetDateTime("expires_at").Time() }
-
-// SetExpiresAt sets expires_at; see ExpiresAt.
-func (r *TenantExport) SetExpiresAt(v time.Time) { r.Set("expires_at", dateTime(v)) }
-
-// Created is when the row was made.
-func (r *TenantExport) Created() time.Time { return r.GetDateTime("created").Time() }
-
-// Updated is when the row was last written.
-func (r *TenantExport) Updated() time.Time { return r.GetDateTime("updated").Time() }
 
 // Notification is a row of notifications, owned by hooks/notify.
 type Notification struct{ core.BaseRecordProxy }

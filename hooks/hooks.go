@@ -52,7 +52,7 @@ const (
 	early = -100
 	last  = 9999
 
-	topicRecheck = "servers.recheck" // on the bus: ask again who may go on with what is open
+	topicRecheck = "servers.recheck" // on the bus: ask again who may go on with what is open; with the id of a tenant, nobody of it may
 
 	afterToken  = apis.DefaultLoadAuthTokenMiddlewarePriority + 1
 	afterLimits = apis.DefaultRateLimitMiddlewarePriority + 1 // the caller is known by then
@@ -159,7 +159,7 @@ func Open(app core.App, c *Config) (*Panel, error) {
 		return nil, err
 	}
 	if p.Tenancy, err = tenancy.New(tenancy.Config{Auditor: p.Audit, Events: p.Events, Idempotency: p.Access, Sessions: p.Access, Keys: p.Access, Jobs: p.Jobs, App: app,
-		InviteKey: p.Secrets.Derive(purposeInvite), Confirm: p.Access.Confirm}); err != nil {
+		InviteKey: p.Secrets.Derive(purposeInvite), Confirm: p.Access.Confirm, Turned: p.tenantTurned}); err != nil {
 		return nil, err
 	}
 	if err := p.openNotify(); err != nil {
@@ -335,7 +335,12 @@ func (p *Panel) jobChanged(tx core.App, j *collections.Job) {
 func (p *Panel) bindHooks() {
 	app := p.app
 	p.bindTogether()
-	p.Cluster.Subscribe(topicRecheck, func(cluster.Message) { p.Servers.Recheck() })
+	p.Cluster.Subscribe(topicRecheck, func(m cluster.Message) {
+		if len(m.Data) > 0 {
+			p.Servers.CutTenant(string(m.Data))
+		}
+		p.Servers.Recheck()
+	})
 	p.Cluster.OnGap(p.Servers.Recheck)
 	app.OnRealtimeConnectRequest().Bind(handler("mamba.events.connect", early, p.Events.Connect))
 	app.OnRealtimeSubscribeRequest().Bind(handler("mamba.events.subscribe", early, func(e *core.RealtimeSubscribeRequestEvent) error {
@@ -372,6 +377,11 @@ func (p *Panel) recheck(e *core.RecordEvent) error {
 		p.Servers.Recheck()
 	}
 	return e.Next()
+}
+
+// tenantTurned has everything of a tenant follow its new status.
+func (p *Panel) tenantTurned(tx core.App, tenant string) error {
+	return errors.Join(p.Servers.TenantTurned(tx, tenant), p.Events.TenantChanged(tx, tenant), p.Cluster.Publish(tx, topicRecheck, []byte(tenant)))
 }
 
 // recheckAll does it on every instance, once tx has committed.
@@ -439,6 +449,7 @@ func (p *Panel) bindRoutes(e *core.ServeEvent) {
 	}{p.Access, p.Tenancy, p.Notify, p.Catalog, p.Alloc, p.Fleet, p.Servers, p.Ops} {
 		room.Routes(g)
 	}
+	e.Router.Bind(handler("mamba.access.origin", afterToken, p.Access.OwnOrigin))
 	e.Router.Bind(handler("mamba.access.session", afterToken, p.Access.LoadSession))
 	e.Router.Bind(handler("mamba.access.key", afterToken, p.Access.LoadKey))
 	e.Router.Bind(handler("mamba.access.limit", afterLimits, p.Access.Limit))

@@ -63,7 +63,7 @@ func settle(t *testing.T, change ...func(*Config)) *settled {
 	job, err := h.app.FindFirstRecordByData(collections.Jobs, "subject", server.Id)
 	must(t, err)
 	s := &settled{house: h, ids: map[string]string{
-		"/tenants/": server.GetString("tenant"), "/servers/": server.Id, "/jobs/": job.Id, "/blueprints/": "demo",
+		"/tenants/": server.GetString("tenant"), "/admin/tenants/": server.GetString("tenant"), "/servers/": server.Id, "/jobs/": job.Id, "/blueprints/": "demo",
 		"/admin/nodes/": server.GetString("node"), "/admin/jobs/": one(collections.Jobs), "/admin/incidents/": one(collections.Incidents),
 	}}
 	owner, tenant := s.as("owner@demo.example").super, s.ids["/tenants/"]
@@ -289,6 +289,8 @@ Bcc: b@example.org","role":"MEMBER"}`, `{"email":"` + strings.Repeat("x", 300) +
 	"POST /tenants/{id}/channels":                  wrongWebhooks,
 	"DELETE /tenants/{id}/channels/{channel}":      nil,
 	"POST /tenants/{id}/channels/{channel}/test":   nil,
+	"POST /admin/tenants/{id}/suspend":             {`{}`, `{"reason":""}`, `{"reason":"  "}`, `{"reason":5}`, `{"reason":"a\u202eb"}`, `{"reason":"` + strings.Repeat("x", 501) + `"}`},
+	"POST /admin/tenants/{id}/resume":              nil,
 }
 
 // wrongServers are bodies of POST /servers, each wrong in one place.

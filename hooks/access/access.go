@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"strings"
 	"sync"
 
@@ -37,7 +38,8 @@ type Config struct {
 	Auditor Auditor
 	// Seal keeps the secrets of authenticators. Nil: none can be set up.
 	Seal Sealer
-	// PublicURL is where browsers reach the panel; passkeys are bound to it. Without a name in it there are none.
+	// PublicURL is where browsers reach the panel: the site whose pages may have a browser change something, and what
+	// passkeys are bound to. Empty: only the site of the request itself; without a name in it there are no passkeys.
 	PublicURL string
 	// Secure is whether browsers come by TLS, whatever the request looks like: then no cookie goes out in clear.
 	Secure bool
@@ -65,6 +67,7 @@ type Access struct {
 	seal     Sealer
 	relying  *webauthn.WebAuthn // nil: passkeys are not possible here
 	secure   bool
+	origins  *http.CrossOriginProtection
 	alarm    func(tx core.App, a Actor, kind string, details map[string]any) error
 	ended    func(tx core.App, user string) error
 	keyEnded func(tx core.App) error
@@ -104,7 +107,7 @@ func New(c Config) (*Access, error) {
 		return c.AddressPace
 	})
 	return &Access{
-		key: c.IntentKey, auditor: c.Auditor, seal: c.Seal, relying: relying, secure: c.Secure,
+		key: c.IntentKey, auditor: c.Auditor, seal: c.Seal, relying: relying, secure: c.Secure, origins: originsOf(c.PublicURL),
 		alarm: c.Alarm, ended: c.Ended, keyEnded: c.KeyEnded, pace: p, log: c.Log,
 	}, nil
 }

@@ -111,7 +111,7 @@ type live struct {
 	Server string          `json:"s,omitempty"`
 	Data   json.RawMessage `json:"d,omitempty"` // the message; nil for a revocation
 	User   string          `json:"u,omitempty"` // whose access to Tenant, or to all when it is empty, is revoked
-	Cut    bool            `json:"c,omitempty"` // end the user's connections, whatever they watch
+	Cut    bool            `json:"c,omitempty"` // end the connections of User, whatever they watch, or all that watch Tenant
 }
 
 func (o *Outbox) say(tx core.App, l live) error {
@@ -130,6 +130,8 @@ func (o *Outbox) live(m cluster.Message) {
 		return
 	}
 	switch {
+	case l.Cut && l.User == "":
+		o.cutTenant(l.Tenant)
 	case l.Cut:
 		o.cut(l.User)
 	case l.User == "":
@@ -280,6 +282,18 @@ func (o *Outbox) revoke(user, tenant string) {
 // deleted, or its tokens are void.
 func (o *Outbox) AccountChanged(tx core.App, account string) error {
 	return o.say(tx, live{User: account, Cut: true})
+}
+
+// TenantChanged ends the connections of everybody to a tenant, on every instance, once tx has committed: what may be
+// done there is not what it was.
+func (o *Outbox) TenantChanged(tx core.App, tenant string) error {
+	return o.say(tx, live{Tenant: tenant, Cut: true})
+}
+
+func (o *Outbox) cutTenant(tenant string) {
+	for _, f := range o.hub.clear(tenant) {
+		o.app.SubscriptionsBroker().Unregister(f.Id()) // calls f.Discard
+	}
 }
 
 func (o *Outbox) cut(account string) {
@@ -488,6 +502,21 @@ func (h *hub) unseat(f *feed) {
 			delete(h.seats, tenant)
 		}
 	}
+}
+
+// clear unseats everybody at a tenant.
+func (h *hub) clear(tenant string) []*feed {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.gen++
+	out := slices.Collect(maps.Keys(h.seats[tenant]))
+	for _, f := range out {
+		f.mu.Lock()
+		f.queue = nil
+		f.mu.Unlock()
+		h.unseat(f)
+	}
+	return out
 }
 
 func (h *hub) revoke(user, tenant string) []*feed {

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -131,6 +132,7 @@ type consoleProxy struct {
 	seat                 *seat
 	gone                 chan struct{} // closed when the viewer is
 	check                chan struct{} // capacity 1: ask again
+	over                 atomic.Bool   // it ends, whatever its viewer may
 
 	mu sync.Mutex // guards writes to viewer
 }
@@ -191,6 +193,12 @@ func (p *consoleProxy) ask() {
 	}
 }
 
+// end cuts a viewer off soon; it does not wait.
+func (p *consoleProxy) end() {
+	p.over.Store(true)
+	p.ask()
+}
+
 // guard cuts off a viewer whose right to read has ended. It waits for no write: a viewer that does not
 // read holds one up for as long as he likes. Each ping's time it asks by itself, because another
 // instance of the panel may have changed what he may.
@@ -222,6 +230,9 @@ func (p *consoleProxy) guard() {
 // answered now changes nothing; it is asked again.
 func (p *consoleProxy) stillMay() bool {
 	err := p.actor.Still(p.app)
+	if err == nil && p.over.Load() {
+		err = access.Forbidden("tenant_changed", "The state of this organisation has changed.")
+	}
 	if err == nil {
 		err = p.s.Tenancy.Can(p.app, p.actor, "console.read", tenancy.Resource{Tenant: p.tenant, Server: p.server})
 	}

@@ -25,6 +25,7 @@ type command struct {
 }
 
 func (s *Servers) registerJobs() {
+	s.Jobs.Handle(standingJob, jobs.Options{MaxAttempts: 20, BackoffMin: time.Second, BackoffMax: time.Minute, Timeout: 10 * time.Minute}, s.follow, nil)
 	for _, kind := range kinds {
 		s.Jobs.Handle(kind, jobs.Options{
 			MaxAttempts: 8, BackoffMin: time.Second, BackoffMax: time.Minute, Timeout: 2 * pushTimeout,

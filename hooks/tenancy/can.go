@@ -29,14 +29,14 @@ func changes(permission string) bool {
 
 // One indexed query: the status of the tenant, whether the user is a member, how many of his
 // bindings cover the resource, and how many of those roles hold the permission.
-const canQuery = `SELECT [[t.status]] AS [[status]], COUNT([[m.id]]) AS [[member]], COUNT([[b.id]]) AS [[bound]],
+const canQuery = `SELECT [[t.status]] AS [[status]], [[t.status_reason]] AS [[reason]], COUNT([[m.id]]) AS [[member]], COUNT([[b.id]]) AS [[bound]],
 	COUNT([[rp.id]]) AS [[granted]], COUNT([[p.id]]) AS [[known]], COALESCE(MAX([[p.description]]), '') AS [[title]]
 FROM {{tenants}} [[t]]
 LEFT JOIN {{permissions}} [[p]] ON [[p.key]] = {:permission}
 LEFT JOIN {{tenant_members}} [[m]] ON [[m.tenant]] = [[t.id]] AND [[m.user]] = {:user}
 LEFT JOIN {{role_bindings}} [[b]] ON [[b.member]] = [[m.id]] AND [[b.tenant]] = [[t.id]] AND ([[b.server]] = '' OR [[b.server]] = {:server})
 LEFT JOIN {{role_permissions}} [[rp]] ON [[rp.role]] = [[b.role]] AND [[rp.permission]] = [[p.id]]
-WHERE [[t.id]] = {:tenant} GROUP BY [[t.id]], [[t.status]]`
+WHERE [[t.id]] = {:tenant} GROUP BY [[t.id]], [[t.status]], [[t.status_reason]]`
 
 // Can says whether the actor may do what the permission names with the resource:
 //
@@ -52,6 +52,7 @@ func (t *Tenancy) Can(app core.App, a access.Actor, permission string, r Resourc
 	}
 	var row struct {
 		Status  string `db:"status"`
+		Reason  string `db:"reason"`
 		Member  int64  `db:"member"`
 		Bound   int64  `db:"bound"`
 		Granted int64  `db:"granted"`
@@ -95,7 +96,7 @@ func (t *Tenancy) Can(app core.App, a access.Actor, permission string, r Resourc
 	case StatusActive:
 		return nil
 	case StatusSuspended:
-		return access.Forbidden("tenant_suspended", "This organisation is suspended. Nothing can be changed until that is resolved.")
+		return access.Forbidden("tenant_suspended", strings.TrimSpace("This organisation is suspended. Nothing can be changed until that is resolved. "+row.Reason))
 	}
 	return access.Forbidden("tenant_deleting", "This organisation is being deleted. Nothing can be changed any more.")
 }

@@ -181,7 +181,7 @@ func TestCanEqualsItsModel(t *testing.T) {
 			}
 		}
 	}
-	if len(all) != 23 || len(holds[tenancy.RoleOwner]) != 23 {
+	if len(all) != 22 || len(holds[tenancy.RoleOwner]) != 22 {
 		t.Fatalf("%d permissions, the owner has %d", len(all), len(holds[tenancy.RoleOwner]))
 	}
 	asked := 0

@@ -44,6 +44,8 @@ func (t *Tenancy) Routes(g *router.RouterGroup[*core.RequestEvent]) {
 	g.DELETE("/account/keys/{key}", t.revokeMyKey)
 	g.POST("/invites/{invite}/preview", t.preview)
 	g.POST("/invites/{invite}/accept", t.accept)
+	g.POST("/admin/tenants/{id}/suspend", t.suspend)
+	g.POST("/admin/tenants/{id}/resume", t.resume)
 	g.GET("/audit", t.audit)
 	g.POST("/audit/export", t.exportAudit)
 	g.GET("/servers/{id}/access", t.access)
@@ -58,6 +60,7 @@ type View struct {
 	Name     string `json:"name"`
 	Slug     string `json:"slug"`
 	Status   string `json:"status"`
+	Reason   string `json:"status_reason"` // why it is not ACTIVE, as an operator wrote it for its members
 	Rev      int64  `json:"rev"`
 	Role     string `json:"role"`
 	RoleName string `json:"role_name"`
@@ -71,7 +74,7 @@ func facts(row *collections.Tenant) map[string]any {
 }
 
 func (t *Tenancy) view(app core.App, row *collections.Tenant, s standing) (View, error) {
-	v := View{ID: row.Id, Name: row.Name(), Slug: row.Slug(), Status: row.Status(), Rev: row.Rev(), Role: s.role, RoleName: s.roleName}
+	v := View{ID: row.Id, Name: row.Name(), Slug: row.Slug(), Status: row.Status(), Reason: row.StatusReason(), Rev: row.Rev(), Role: s.role, RoleName: s.roleName}
 	if !s.isWide {
 		return v, nil
 	}

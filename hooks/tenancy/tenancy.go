@@ -84,6 +84,9 @@ type Config struct {
 	// Confirm marks the address of an account as confirmed, in the caller's transaction, whose locks
 	// include audit.Lock("").
 	Confirm func(tx core.App, a access.Actor) error
+	// Turned is told in the transaction that gives a tenant another status: its servers follow, and what is open of it
+	// is cut. Nil: there is nothing of it.
+	Turned func(tx core.App, tenant string) error
 	// Quota of a tenant whose row says 0; a zero field means that of DefaultQuota.
 	Quota Quota
 	// MaxTenants that one person may own; 0 means DefaultMaxTenants.

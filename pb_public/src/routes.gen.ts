@@ -29,7 +29,9 @@ import { Route as AppOOrgServersIndexRouteImport } from './pages/_app/o.$org/ser
 import { Route as AppOOrgServersServerRouteImport } from './pages/_app/o.$org/servers/$server';
 import { Route as AppOOrgServersNewRouteImport } from './pages/_app/o.$org/servers/new';
 import { Route as AppOOrgSettingsIndexRouteImport } from './pages/_app/o.$org/settings/index';
+import { Route as AppOOrgSettingsAuditRouteImport } from './pages/_app/o.$org/settings/audit';
 import { Route as AppOOrgSettingsDangerRouteImport } from './pages/_app/o.$org/settings/danger';
+import { Route as AppOOrgSettingsKeysRouteImport } from './pages/_app/o.$org/settings/keys';
 import { Route as AppOOrgSettingsMembersRouteImport } from './pages/_app/o.$org/settings/members';
 import { Route as AppOOrgSettingsRolesRouteImport } from './pages/_app/o.$org/settings/roles';
 import { Route as AppOOrgServersServerIndexRouteImport } from './pages/_app/o.$org/servers/$server/index';
@@ -138,9 +140,19 @@ const AppOOrgSettingsIndexRoute = AppOOrgSettingsIndexRouteImport.update({
   path: '/',
   getParentRoute: () => AppOOrgSettingsRoute,
 } as any);
+const AppOOrgSettingsAuditRoute = AppOOrgSettingsAuditRouteImport.update({
+  id: '/audit',
+  path: '/audit',
+  getParentRoute: () => AppOOrgSettingsRoute,
+} as any);
 const AppOOrgSettingsDangerRoute = AppOOrgSettingsDangerRouteImport.update({
   id: '/danger',
   path: '/danger',
+  getParentRoute: () => AppOOrgSettingsRoute,
+} as any);
+const AppOOrgSettingsKeysRoute = AppOOrgSettingsKeysRouteImport.update({
+  id: '/keys',
+  path: '/keys',
   getParentRoute: () => AppOOrgSettingsRoute,
 } as any);
 const AppOOrgSettingsMembersRoute = AppOOrgSettingsMembersRouteImport.update({
@@ -208,7 +220,9 @@ export interface FileRoutesByFullPath {
   '/o/$org/settings': typeof AppOOrgSettingsRouteWithChildren;
   '/o/$org/servers/$server': typeof AppOOrgServersServerRouteWithChildren;
   '/o/$org/servers/new': typeof AppOOrgServersNewRoute;
+  '/o/$org/settings/audit': typeof AppOOrgSettingsAuditRoute;
   '/o/$org/settings/danger': typeof AppOOrgSettingsDangerRoute;
+  '/o/$org/settings/keys': typeof AppOOrgSettingsKeysRoute;
   '/o/$org/settings/members': typeof AppOOrgSettingsMembersRoute;
   '/o/$org/settings/roles': typeof AppOOrgSettingsRolesRoute;
   '/o/$org/servers/': typeof AppOOrgServersIndexRoute;
@@ -236,7 +250,9 @@ export interface FileRoutesByTo {
   '/o/$org/account': typeof AppOOrgAccountRoute;
   '/o/$org/notices': typeof AppOOrgNoticesRoute;
   '/o/$org/servers/new': typeof AppOOrgServersNewRoute;
+  '/o/$org/settings/audit': typeof AppOOrgSettingsAuditRoute;
   '/o/$org/settings/danger': typeof AppOOrgSettingsDangerRoute;
+  '/o/$org/settings/keys': typeof AppOOrgSettingsKeysRoute;
   '/o/$org/settings/members': typeof AppOOrgSettingsMembersRoute;
   '/o/$org/settings/roles': typeof AppOOrgSettingsRolesRoute;
   '/o/$org/servers': typeof AppOOrgServersIndexRoute;
@@ -268,7 +284,9 @@ export interface FileRoutesById {
   '/_app/o/$org/settings': typeof AppOOrgSettingsRouteWithChildren;
   '/_app/o/$org/servers/$server': typeof AppOOrgServersServerRouteWithChildren;
   '/_app/o/$org/servers/new': typeof AppOOrgServersNewRoute;
+  '/_app/o/$org/settings/audit': typeof AppOOrgSettingsAuditRoute;
   '/_app/o/$org/settings/danger': typeof AppOOrgSettingsDangerRoute;
+  '/_app/o/$org/settings/keys': typeof AppOOrgSettingsKeysRoute;
   '/_app/o/$org/settings/members': typeof AppOOrgSettingsMembersRoute;
   '/_app/o/$org/settings/roles': typeof AppOOrgSettingsRolesRoute;
   '/_app/o/$org/servers/': typeof AppOOrgServersIndexRoute;
@@ -300,7 +318,9 @@ export interface FileRouteTypes {
     | '/o/$org/settings'
     | '/o/$org/servers/$server'
     | '/o/$org/servers/new'
+    | '/o/$org/settings/audit'
     | '/o/$org/settings/danger'
+    | '/o/$org/settings/keys'
     | '/o/$org/settings/members'
     | '/o/$org/settings/roles'
     | '/o/$org/servers/'
@@ -328,7 +348,9 @@ export interface FileRouteTypes {
     | '/o/$org/account'
     | '/o/$org/notices'
     | '/o/$org/servers/new'
+    | '/o/$org/settings/audit'
     | '/o/$org/settings/danger'
+    | '/o/$org/settings/keys'
     | '/o/$org/settings/members'
     | '/o/$org/settings/roles'
     | '/o/$org/servers'
@@ -359,7 +381,9 @@ export interface FileRouteTypes {
     | '/_app/o/$org/settings'
     | '/_app/o/$org/servers/$server'
     | '/_app/o/$org/servers/new'
+    | '/_app/o/$org/settings/audit'
     | '/_app/o/$org/settings/danger'
+    | '/_app/o/$org/settings/keys'
     | '/_app/o/$org/settings/members'
     | '/_app/o/$org/settings/roles'
     | '/_app/o/$org/servers/'
@@ -528,11 +552,25 @@ declare module '@tanstack/react-router' {
       preLoaderRoute: typeof AppOOrgSettingsIndexRouteImport;
       parentRoute: typeof AppOOrgSettingsRoute;
     };
+    '/_app/o/$org/settings/audit': {
+      id: '/_app/o/$org/settings/audit';
+      path: '/audit';
+      fullPath: '/o/$org/settings/audit';
+      preLoaderRoute: typeof AppOOrgSettingsAuditRouteImport;
+      parentRoute: typeof AppOOrgSettingsRoute;
+    };
     '/_app/o/$org/settings/danger': {
       id: '/_app/o/$org/settings/danger';
       path: '/danger';
       fullPath: '/o/$org/settings/danger';
       preLoaderRoute: typeof AppOOrgSettingsDangerRouteImport;
+      parentRoute: typeof AppOOrgSettingsRoute;
+    };
+    '/_app/o/$org/settings/keys': {
+      id: '/_app/o/$org/settings/keys';
+      path: '/keys';
+      fullPath: '/o/$org/settings/keys';
+      preLoaderRoute: typeof AppOOrgSettingsKeysRouteImport;
       parentRoute: typeof AppOOrgSettingsRoute;
     };
     '/_app/o/$org/settings/members': {
@@ -595,14 +633,18 @@ declare module '@tanstack/react-router' {
 }
 
 interface AppOOrgSettingsRouteChildren {
+  AppOOrgSettingsAuditRoute: typeof AppOOrgSettingsAuditRoute;
   AppOOrgSettingsDangerRoute: typeof AppOOrgSettingsDangerRoute;
+  AppOOrgSettingsKeysRoute: typeof AppOOrgSettingsKeysRoute;
   AppOOrgSettingsMembersRoute: typeof AppOOrgSettingsMembersRoute;
   AppOOrgSettingsRolesRoute: typeof AppOOrgSettingsRolesRoute;
   AppOOrgSettingsIndexRoute: typeof AppOOrgSettingsIndexRoute;
 }
 
 const AppOOrgSettingsRouteChildren: AppOOrgSettingsRouteChildren = {
+  AppOOrgSettingsAuditRoute: AppOOrgSettingsAuditRoute,
   AppOOrgSettingsDangerRoute: AppOOrgSettingsDangerRoute,
+  AppOOrgSettingsKeysRoute: AppOOrgSettingsKeysRoute,
   AppOOrgSettingsMembersRoute: AppOOrgSettingsMembersRoute,
   AppOOrgSettingsRolesRoute: AppOOrgSettingsRolesRoute,
   AppOOrgSettingsIndexRoute: AppOOrgSettingsIndexRoute,

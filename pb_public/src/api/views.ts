@@ -316,3 +316,51 @@ export interface Webhook {
   created: string;
   used_at: string | null;
 }
+
+/** An API key, without its secret. */
+export interface ApiKey {
+  id: string;
+  name: string;
+  /** How the key begins. */
+  hint: string;
+  user: string;
+  user_name: string;
+  permissions: string[];
+  /** Ids; empty: all. */
+  servers: string[];
+  /** CIDRs; empty: from anywhere. */
+  addresses: string[];
+  created: string;
+  /** "" when it does not. */
+  expires_at: string;
+  /** "" when it was not used yet. */
+  last_used: string;
+  last_address: string;
+  expired: boolean;
+}
+
+export interface ApiKeys {
+  items: ApiKey[];
+  permissions: PermissionInfo[];
+}
+
+/** The one answer that holds the key itself. */
+export interface MadeKey extends ApiKey {
+  secret: string;
+}
+
+/** A row of the audit log. */
+export interface AuditEntry {
+  seq: number;
+  at: string;
+  actor: string;
+  actor_type: string;
+  actor_name: string;
+  action: string;
+  resource_type: string;
+  resource: string;
+  metadata: unknown;
+  address: string;
+  user_agent: string;
+  request_id: string;
+}

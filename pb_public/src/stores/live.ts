@@ -35,6 +35,9 @@ export function apply(client: QueryClient, org: string, message: Message): void 
     case 'role': // an invitation to a role ends with it
       again(client, org, 'roles', 'members', 'access', 'invites', 'current');
       return;
+    case 'key':
+      again(client, org, 'keys');
+      return;
     case 'invite':
       again(client, org, 'invites');
       return;
@@ -110,7 +113,7 @@ export interface LiveState {
 }
 
 /** The kinds of queries that messages keep fresh. */
-const told = new Set(['server', 'servers', 'activity', 'current', 'members', 'invites', 'roles', 'access']);
+const told = new Set(['server', 'servers', 'activity', 'current', 'members', 'invites', 'roles', 'access', 'keys']);
 
 const RETRY_MS = 5000;
 const POLL_MS = 1000;

@@ -11,6 +11,8 @@ export type Permission =
   | 'member.update'
   | 'member.remove'
   | 'role.manage'
+  | 'key.manage'
+  | 'audit.read'
   | 'server.read'
   | 'server.create'
   | 'server.update'
@@ -31,7 +33,7 @@ export interface Permissions {
 }
 
 // What concerns the organisation and not one of its servers.
-const whole = /^(tenant|member|role|audit)\.|^server\.create$/;
+const whole = /^(tenant|member|role|audit|key)\.|^server\.create$/;
 
 /** `current` says what somebody may do anywhere; who was let in for single servers may do it there alone. */
 export function permissionsOf(current: Pick<Current, 'permissions' | 'quota'> | undefined): Permissions {

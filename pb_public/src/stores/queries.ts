@@ -1,8 +1,10 @@
 // The cache: what is kept under which key, and that an older answer never replaces a newer one.
 import { keepPreviousData, QueryClient, queryOptions, replaceEqualDeep } from '@tanstack/react-query';
 import { listSessions } from '@/api/account';
+import { type AuditQuery, listAudit } from '@/api/audit';
 import { getGame, listBlueprints } from '@/api/blueprints';
 import { ApiError } from '@/api/error';
+import { listKeys } from '@/api/keys';
 import { getNoticePrefs, listNotices, listWebhooks } from '@/api/notices';
 import { listAccess, listInvites, listMembers, listRoles } from '@/api/people';
 import {
@@ -92,6 +94,21 @@ export const invitesQuery = (org: string) =>
 
 export const rolesQuery = (org: string) =>
   queryOptions({ queryKey: ['org', org, 'roles'], queryFn: ({ signal }) => listRoles(org, signal) });
+
+/** An organisation's API keys; one's own with "". */
+export const keysQuery = (org: string) =>
+  queryOptions({
+    queryKey: org ? ['org', org, 'keys'] : ['account', 'keys'],
+    queryFn: ({ signal }) => listKeys(org, signal),
+  });
+
+export const auditQuery = (org: string, q: AuditQuery) =>
+  queryOptions({
+    queryKey: ['org', org, 'audit', q],
+    queryFn: ({ signal }) => listAudit(org, q, signal),
+    placeholderData: keepPreviousData,
+    staleTime: 0, // no message tells of a new row
+  });
 
 export const accessQuery = (org: string, server: string) =>
   queryOptions({

@@ -13,7 +13,7 @@ export interface Group {
 }
 
 // In the order in which somebody thinks of them, not in that of the alphabet.
-const resources = ['server', 'console', 'tenant', 'member', 'role', 'audit'];
+const resources = ['server', 'console', 'tenant', 'member', 'role', 'key', 'audit'];
 const order = ['read', 'start', 'stop', 'restart', 'kill', 'write', 'activity', 'create', 'invite', 'update'];
 
 const place = (list: string[], value: string) => (list.includes(value) ? list.indexOf(value) : list.length);

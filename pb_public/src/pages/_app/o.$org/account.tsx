@@ -11,6 +11,7 @@ import { checkPersonName } from '@/stores/rules';
 import { t } from '@/texts';
 import { Card } from '@/ui/Card';
 import { Failure } from '@/ui/Failure';
+import { KeysCard } from '@/ui/keys/KeysCard';
 import { NoticesCard } from '@/ui/NoticesCard';
 import { PageHead } from '@/ui/PageHead';
 import { LeaveRow } from '@/ui/people/LeaveRow';
@@ -54,6 +55,7 @@ function Account() {
         <NoticesCard />
         <WebhooksCard org="" />
         <SessionsCard />
+        <KeysCard org="" />
         <Card title={t('account.session')} lead={t('account.signOutLead')}>
           <Button variant="default" leftSection={<IconLogout size={17} aria-hidden="true" />} onClick={signOut}>
             {t('action.signOut')}

@@ -51,6 +51,16 @@ function Settings() {
         <Link to="/o/$org/settings/roles" {...props}>
           {t('org.roles')}
         </Link>
+        {may.can('key.manage') && (
+          <Link to="/o/$org/settings/keys" {...props}>
+            {t('keys.title')}
+          </Link>
+        )}
+        {may.can('audit.read') && (
+          <Link to="/o/$org/settings/audit" {...props}>
+            {t('audit.title')}
+          </Link>
+        )}
         <Link to="/o/$org/settings/danger" {...props}>
           {t('org.danger')}
         </Link>

@@ -1,0 +1,4 @@
+package tenancy
+
+// CanQuery is what Can asks.
+const CanQuery = canQuery
