@@ -84,8 +84,8 @@ func (p *Panel) startControl(ctx context.Context) error {
 		return fmt.Errorf("listen for commands of this machine: %w", err)
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /keys/rotate", p.controlRotate)
-	mux.HandleFunc("POST /ca", p.controlAuthority)
+	mux.HandleFunc("/keys/rotate", p.controlRotate) // both take a JSON body, and there is no browser here
+	mux.HandleFunc("/ca", p.controlAuthority)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
 	p.work.Go(func() {
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {

@@ -138,6 +138,9 @@ func (p *Panel) rotator() *rotator { return &rotator{app: p.app, keeper: p.Secre
 // with another variable than ours the operator has a key of his own, and where none was set (tests)
 // nothing is encrypted.
 func bindSettings(app core.App, c *Config) {
+	if ours(app) {
+		_ = os.Unsetenv(app.EncryptionEnv()) // it cannot fail for a name like ours
+	}
 	app.OnSettingsReload().Bind(handler("mamba.settings.key", first, func(e *core.SettingsReloadEvent) error {
 		if err := c.settingsKey(e.App); err != nil {
 			return err
