@@ -84,7 +84,18 @@ it('no component holds words of its own', () => {
 });
 
 // Texts found by a key that is put together: `status.${phase}`.
-const composed = ['status.', 'activity.kinds.', 'server.done.', 'action.', 'install.', 'permission.', 'roles.group.', 'notices.channel.', 'notices.group.', 'notices.severity.'];
+const composed = [
+  'status.',
+  'activity.kinds.',
+  'server.done.',
+  'action.',
+  'install.',
+  'permission.',
+  'roles.group.',
+  'notices.channel.',
+  'notices.group.',
+  'notices.severity.',
+];
 
 it('every text is used', () => {
   const all = sources.map((s) => s.text).join('\n');
