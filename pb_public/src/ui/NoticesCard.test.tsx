@@ -97,7 +97,7 @@ describe('WebhooksCard', () => {
     fireEvent.click(screen.getByRole('button', { name: 'Add webhook' }));
     await screen.findByText('Not Discord.');
     fireEvent.click(screen.getByRole('button', { name: 'Add webhook' }));
-    await waitFor(() => expect(screen.queryAllByTestId('webhook')).toHaveLength(1));
+    await waitFor(() => expect(screen.queryAllByTestId('webhook')).toHaveLength(1), { timeout: 4000 });
     expect(asked[1]?.url).toContain('tenants/owls/channels');
     expect((screen.getByLabelText('Webhook URL') as HTMLInputElement).value).toBe('');
   });
