@@ -23,6 +23,8 @@ import { Route as AppWelcomeRouteImport } from './pages/_app/welcome';
 import { Route as AppOOrgRouteImport } from './pages/_app/o.$org';
 import { Route as AppOOrgAccountRouteImport } from './pages/_app/o.$org/account';
 import { Route as AppOOrgSettingsRouteImport } from './pages/_app/o.$org/settings';
+import { Route as AppOOrgAccountIndexRouteImport } from './pages/_app/o.$org/account/index';
+import { Route as AppOOrgAccountSecurityRouteImport } from './pages/_app/o.$org/account/security';
 import { Route as AppOOrgServersIndexRouteImport } from './pages/_app/o.$org/servers/index';
 import { Route as AppOOrgServersServerRouteImport } from './pages/_app/o.$org/servers/$server';
 import { Route as AppOOrgServersNewRouteImport } from './pages/_app/o.$org/servers/new';
@@ -105,6 +107,16 @@ const AppOOrgSettingsRoute = AppOOrgSettingsRouteImport.update({
   id: '/settings',
   path: '/settings',
   getParentRoute: () => AppOOrgRoute,
+} as any);
+const AppOOrgAccountIndexRoute = AppOOrgAccountIndexRouteImport.update({
+  id: '/',
+  path: '/',
+  getParentRoute: () => AppOOrgAccountRoute,
+} as any);
+const AppOOrgAccountSecurityRoute = AppOOrgAccountSecurityRouteImport.update({
+  id: '/security',
+  path: '/security',
+  getParentRoute: () => AppOOrgAccountRoute,
 } as any);
 const AppOOrgServersIndexRoute = AppOOrgServersIndexRouteImport.update({
   id: '/servers/',
@@ -190,13 +202,15 @@ export interface FileRoutesByFullPath {
   '/verify': typeof VerifyRoute;
   '/welcome': typeof AppWelcomeRoute;
   '/o/$org': typeof AppOOrgRouteWithChildren;
-  '/o/$org/account': typeof AppOOrgAccountRoute;
+  '/o/$org/account': typeof AppOOrgAccountRouteWithChildren;
   '/o/$org/settings': typeof AppOOrgSettingsRouteWithChildren;
+  '/o/$org/account/security': typeof AppOOrgAccountSecurityRoute;
   '/o/$org/servers/$server': typeof AppOOrgServersServerRouteWithChildren;
   '/o/$org/servers/new': typeof AppOOrgServersNewRoute;
   '/o/$org/settings/danger': typeof AppOOrgSettingsDangerRoute;
   '/o/$org/settings/members': typeof AppOOrgSettingsMembersRoute;
   '/o/$org/settings/roles': typeof AppOOrgSettingsRolesRoute;
+  '/o/$org/account/': typeof AppOOrgAccountIndexRoute;
   '/o/$org/servers/': typeof AppOOrgServersIndexRoute;
   '/o/$org/settings/': typeof AppOOrgSettingsIndexRoute;
   '/o/$org/servers/$server/access': typeof AppOOrgServersServerAccessRoute;
@@ -218,11 +232,12 @@ export interface FileRoutesByTo {
   '/verify': typeof VerifyRoute;
   '/welcome': typeof AppWelcomeRoute;
   '/o/$org': typeof AppOOrgRouteWithChildren;
-  '/o/$org/account': typeof AppOOrgAccountRoute;
+  '/o/$org/account/security': typeof AppOOrgAccountSecurityRoute;
   '/o/$org/servers/new': typeof AppOOrgServersNewRoute;
   '/o/$org/settings/danger': typeof AppOOrgSettingsDangerRoute;
   '/o/$org/settings/members': typeof AppOOrgSettingsMembersRoute;
   '/o/$org/settings/roles': typeof AppOOrgSettingsRolesRoute;
+  '/o/$org/account': typeof AppOOrgAccountIndexRoute;
   '/o/$org/servers': typeof AppOOrgServersIndexRoute;
   '/o/$org/settings': typeof AppOOrgSettingsIndexRoute;
   '/o/$org/servers/$server/access': typeof AppOOrgServersServerAccessRoute;
@@ -246,13 +261,15 @@ export interface FileRoutesById {
   '/verify': typeof VerifyRoute;
   '/_app/welcome': typeof AppWelcomeRoute;
   '/_app/o/$org': typeof AppOOrgRouteWithChildren;
-  '/_app/o/$org/account': typeof AppOOrgAccountRoute;
+  '/_app/o/$org/account': typeof AppOOrgAccountRouteWithChildren;
   '/_app/o/$org/settings': typeof AppOOrgSettingsRouteWithChildren;
+  '/_app/o/$org/account/security': typeof AppOOrgAccountSecurityRoute;
   '/_app/o/$org/servers/$server': typeof AppOOrgServersServerRouteWithChildren;
   '/_app/o/$org/servers/new': typeof AppOOrgServersNewRoute;
   '/_app/o/$org/settings/danger': typeof AppOOrgSettingsDangerRoute;
   '/_app/o/$org/settings/members': typeof AppOOrgSettingsMembersRoute;
   '/_app/o/$org/settings/roles': typeof AppOOrgSettingsRolesRoute;
+  '/_app/o/$org/account/': typeof AppOOrgAccountIndexRoute;
   '/_app/o/$org/servers/': typeof AppOOrgServersIndexRoute;
   '/_app/o/$org/settings/': typeof AppOOrgSettingsIndexRoute;
   '/_app/o/$org/servers/$server/access': typeof AppOOrgServersServerAccessRoute;
@@ -278,11 +295,13 @@ export interface FileRouteTypes {
     | '/o/$org'
     | '/o/$org/account'
     | '/o/$org/settings'
+    | '/o/$org/account/security'
     | '/o/$org/servers/$server'
     | '/o/$org/servers/new'
     | '/o/$org/settings/danger'
     | '/o/$org/settings/members'
     | '/o/$org/settings/roles'
+    | '/o/$org/account/'
     | '/o/$org/servers/'
     | '/o/$org/settings/'
     | '/o/$org/servers/$server/access'
@@ -304,11 +323,12 @@ export interface FileRouteTypes {
     | '/verify'
     | '/welcome'
     | '/o/$org'
-    | '/o/$org/account'
+    | '/o/$org/account/security'
     | '/o/$org/servers/new'
     | '/o/$org/settings/danger'
     | '/o/$org/settings/members'
     | '/o/$org/settings/roles'
+    | '/o/$org/account'
     | '/o/$org/servers'
     | '/o/$org/settings'
     | '/o/$org/servers/$server/access'
@@ -333,11 +353,13 @@ export interface FileRouteTypes {
     | '/_app/o/$org'
     | '/_app/o/$org/account'
     | '/_app/o/$org/settings'
+    | '/_app/o/$org/account/security'
     | '/_app/o/$org/servers/$server'
     | '/_app/o/$org/servers/new'
     | '/_app/o/$org/settings/danger'
     | '/_app/o/$org/settings/members'
     | '/_app/o/$org/settings/roles'
+    | '/_app/o/$org/account/'
     | '/_app/o/$org/servers/'
     | '/_app/o/$org/settings/'
     | '/_app/o/$org/servers/$server/access'
@@ -461,6 +483,20 @@ declare module '@tanstack/react-router' {
       preLoaderRoute: typeof AppOOrgSettingsRouteImport;
       parentRoute: typeof AppOOrgRoute;
     };
+    '/_app/o/$org/account/': {
+      id: '/_app/o/$org/account/';
+      path: '/';
+      fullPath: '/o/$org/account/';
+      preLoaderRoute: typeof AppOOrgAccountIndexRouteImport;
+      parentRoute: typeof AppOOrgAccountRoute;
+    };
+    '/_app/o/$org/account/security': {
+      id: '/_app/o/$org/account/security';
+      path: '/security';
+      fullPath: '/o/$org/account/security';
+      preLoaderRoute: typeof AppOOrgAccountSecurityRouteImport;
+      parentRoute: typeof AppOOrgAccountRoute;
+    };
     '/_app/o/$org/servers/': {
       id: '/_app/o/$org/servers/';
       path: '/servers';
@@ -555,6 +591,20 @@ declare module '@tanstack/react-router' {
   }
 }
 
+interface AppOOrgAccountRouteChildren {
+  AppOOrgAccountSecurityRoute: typeof AppOOrgAccountSecurityRoute;
+  AppOOrgAccountIndexRoute: typeof AppOOrgAccountIndexRoute;
+}
+
+const AppOOrgAccountRouteChildren: AppOOrgAccountRouteChildren = {
+  AppOOrgAccountSecurityRoute: AppOOrgAccountSecurityRoute,
+  AppOOrgAccountIndexRoute: AppOOrgAccountIndexRoute,
+};
+
+const AppOOrgAccountRouteWithChildren = AppOOrgAccountRoute._addFileChildren(
+  AppOOrgAccountRouteChildren,
+);
+
 interface AppOOrgSettingsRouteChildren {
   AppOOrgSettingsDangerRoute: typeof AppOOrgSettingsDangerRoute;
   AppOOrgSettingsMembersRoute: typeof AppOOrgSettingsMembersRoute;
@@ -595,7 +645,7 @@ const AppOOrgServersServerRouteWithChildren =
   AppOOrgServersServerRoute._addFileChildren(AppOOrgServersServerRouteChildren);
 
 interface AppOOrgRouteChildren {
-  AppOOrgAccountRoute: typeof AppOOrgAccountRoute;
+  AppOOrgAccountRoute: typeof AppOOrgAccountRouteWithChildren;
   AppOOrgSettingsRoute: typeof AppOOrgSettingsRouteWithChildren;
   AppOOrgServersServerRoute: typeof AppOOrgServersServerRouteWithChildren;
   AppOOrgServersNewRoute: typeof AppOOrgServersNewRoute;
@@ -603,7 +653,7 @@ interface AppOOrgRouteChildren {
 }
 
 const AppOOrgRouteChildren: AppOOrgRouteChildren = {
-  AppOOrgAccountRoute: AppOOrgAccountRoute,
+  AppOOrgAccountRoute: AppOOrgAccountRouteWithChildren,
   AppOOrgSettingsRoute: AppOOrgSettingsRouteWithChildren,
   AppOOrgServersServerRoute: AppOOrgServersServerRouteWithChildren,
   AppOOrgServersNewRoute: AppOOrgServersNewRoute,

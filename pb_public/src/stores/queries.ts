@@ -3,6 +3,7 @@ import { keepPreviousData, QueryClient, queryOptions, replaceEqualDeep } from '@
 import { listSessions } from '@/api/account';
 import { getGame, listBlueprints } from '@/api/blueprints';
 import { ApiError } from '@/api/error';
+import { getFactors } from '@/api/factors';
 import { listAccess, listInvites, listMembers, listRoles } from '@/api/people';
 import {
   askPlacement,
@@ -55,6 +56,11 @@ export function keepNewerRows(held: unknown, next: unknown): unknown {
 }
 
 export const accountQuery = queryOptions({ queryKey: ['account'], queryFn: ({ signal }) => getAccount(signal) });
+
+export const factorsQuery = queryOptions({
+  queryKey: ['account', 'factors'],
+  queryFn: ({ signal }) => getFactors(signal),
+});
 
 export const sessionsQuery = queryOptions({
   queryKey: ['account', 'sessions'],
