@@ -154,3 +154,18 @@ func TestAnAccountIsNotMore(t *testing.T) {
 		t.Errorf("%d of 8 mails to a stranger were refused, want 5", refused)
 	}
 }
+
+// Two second steps after each other would be one too many, and PocketBase's comes after the session has begun.
+func TestPocketBasesSecondStepStaysOffForCustomers(t *testing.T) {
+	t.Parallel()
+	app := newApp(t)
+	h := serve(t, app, nil).asSuperuser()
+	if status, raw := h.do("PATCH", "/api/collections/users", `{"mfa":{"enabled":true,"duration":1800}}`); status != 400 || !strings.Contains(raw, "Customers have a second factor") {
+		t.Errorf("%d %.300s", status, raw)
+	}
+	users, err := app.FindCollectionByNameOrId("users")
+	must(t, err)
+	if users.MFA.Enabled || !users.OTP.Enabled {
+		t.Errorf("the second step is %v, codes by mail %v", users.MFA.Enabled, users.OTP.Enabled)
+	}
+}

@@ -364,6 +364,7 @@ func (p *Panel) bindHooks() {
 	app.OnRecordAfterDeleteSuccess(collections.TenantMembers).Bind(handler("mamba.events.member.delete", early, p.memberChanged))
 	app.OnRecordAfterCreateSuccess(collections.RolePermissions).Bind(handler("mamba.events.role.create", early, p.roleChanged))
 	app.OnRecordAfterDeleteSuccess(collections.RolePermissions).Bind(handler("mamba.events.role.delete", early, p.roleChanged))
+	app.OnRecordUpdateExecute(collections.Tenants).Bind(handler("mamba.events.tenant.update", early, p.tenantChanged))
 	app.OnTerminate().Bind(handler("mamba.terminate", first, func(e *core.TerminateEvent) error {
 		p.Stop()
 		return e.Next()
@@ -394,7 +395,29 @@ func (p *Panel) memberChanged(e *core.RecordEvent) error {
 	return e.Next()
 }
 
-// roleChanged does the same for everybody who has a role, when it begins or ceases to show servers.
+// tenantChanged cuts what is open of members without a second factor once their organisation requires one.
+func (p *Panel) tenantChanged(e *core.RecordEvent) error {
+	const field = "require_2fa"
+	before := e.Record.Original().GetBool(field)
+	if err := e.Next(); err != nil || before || !e.Record.GetBool(field) {
+		return err
+	}
+	tenant := e.Record.Id
+	collections.AfterCommit(e.App, func() {
+		p.Servers.Recheck()
+		held, err := p.Tenancy.WithoutFactor(p.app, tenant)
+		if err != nil {
+			p.log.Error("members without a second factor keep their live connections", "tenant", tenant, "error", err)
+			return
+		}
+		for _, user := range held {
+			p.Events.Revoke(user, tenant)
+		}
+	})
+	return nil
+}
+
+// roleChanged does what memberChanged does for everybody who has a role, when it begins or ceases to show servers.
 func (p *Panel) roleChanged(e *core.RecordEvent) error {
 	seen, err := p.Tenancy.Seeing(p.app, e.Record.GetString("permission"), e.Record.GetString("role"))
 	if err != nil {

@@ -120,3 +120,45 @@ func TestALiveConnectionEndsWithTheRightToIt(t *testing.T) {
 		t.Errorf("who was removed is admitted to %+v", s)
 	}
 }
+
+// An organisation that begins to require a second factor cuts what is open of whoever has none, and lets him in again
+// once he has one.
+func TestRequiringASecondFactorCutsWhoHasNone(t *testing.T) {
+	t.Parallel()
+	h := serve(t, newApp(t), nil)
+	_, err := h.demo().Accounts()
+	must(t, err)
+	s := &settled{house: h}
+	row := firstOf(t, h.app, collections.Tenants)
+	owner, member := s.as("owner@demo.example").super, s.as("member@demo.example").super
+	web := httptest.NewServer(h.mux)
+	t.Cleanup(web.Close)
+	topic := "mamba.tenant." + row.Id
+	give := func(email string) {
+		t.Helper()
+		user, err := h.app.FindAuthRecordByEmail("users", email)
+		must(t, err)
+		now := collections.Stamp(time.Now())
+		_, err = h.app.NonconcurrentDB().Insert(collections.TotpFactors, map[string]any{"id": user.Id, "user": user.Id, "secret": "x", "begun_at": now, "confirmed_at": now, "last_step": 0, "created": now, "updated": now}).Execute()
+		must(t, err)
+	}
+	give("owner@demo.example")
+	mine, his := watch(t, web.URL, owner, topic), watch(t, web.URL, member, topic)
+	began := time.Now()
+	if status, _, raw := s.ask(owner, row.Id, "PATCH", "/api/v1/tenants/"+row.Id, plain, `{"require_2fa":true}`); status != 200 {
+		t.Fatalf("%d %s", status, raw)
+	}
+	isOver(t, "required", his)
+	t.Logf("cut after %v", time.Since(began).Round(time.Millisecond))
+	if !isOpen(mine) {
+		t.Error("who has a second factor was cut, too")
+	}
+	if status, out, _ := s.ask(member, row.Id, "GET", "/api/v1/servers", plain, ""); status != 403 || out.Code != "second_factor_required" {
+		t.Errorf("%d %+v", status, out)
+	}
+	give("member@demo.example")
+	if status, _, raw := s.ask(member, row.Id, "GET", "/api/v1/servers", plain, ""); status != 200 {
+		t.Errorf("%d %s", status, raw)
+	}
+	watch(t, web.URL, member, topic)
+}

@@ -77,7 +77,7 @@ func settle(t *testing.T, change ...func(*Config)) *settled {
 		return row.ID
 	}
 	s.named = strings.NewReplacer("{user}", firstOf(t, h.app, collections.TenantMembers).GetString("user"),
-		"{invite}", made("/members/invite", `{"email":"guest@example.org","role":"MEMBER"}`), "{role}", made("/roles", `{"name":"Night watch"}`),
+		"{invite}", made("/members/invite", `{"email":"guest@example.org","role":"MEMBER"}`), "{passkey}", "nosuchpasskey00", "{role}", made("/roles", `{"name":"Night watch"}`),
 		"{key}", made("/keys", `{"name":"robot","permissions":["server.read"]}`), "{subscription}", "nosuchthing0000",
 		"{channel}", made("/channels", `{"name":"Room","url":"https://discord.com/api/webhooks/123456789012345678/abcdefghijklmnopqrstuvwxyz"}`))
 	return s
@@ -161,6 +161,9 @@ var forEverybody = map[string]string{
 	"GET /notifications/channels": "", "POST /notifications/channels": "", "DELETE /notifications/channels/{channel}": "", "POST /notifications/channels/{channel}/test": "",
 	"GET /notifications/push": "", "POST /notifications/push": "", "DELETE /notifications/push/{subscription}": "", "POST /notifications/push/{subscription}/test": "",
 	"GET /account/sessions": "", "POST /account/sessions/refresh": "", "DELETE /account/sessions/{session}": "", "DELETE /account/sessions/others": "",
+	"GET /account/factors": "", "POST /account/proof": "", "POST /account/proof/options": "", "POST /account/totp": "", "POST /account/totp/confirm": "", "DELETE /account/totp": "",
+	"POST /account/backup-codes": "", "GET /account/passkeys": "", "POST /account/passkeys": "", "POST /account/passkeys/options": "", "PATCH /account/passkeys/{passkey}": "", "DELETE /account/passkeys/{passkey}": "",
+	"POST /account/checkpoint": "public", "POST /account/checkpoint/options": "public", "POST /account/sign-in/passkey": "public", "POST /account/sign-in/passkey/options": "public",
 }
 
 func TestEveryRouteKeepsOthersOut(t *testing.T) {
@@ -236,7 +239,7 @@ var wrongWebhooks = []string{`{}`, `{"name":"x"}`, `{"name":"","url":"https://di
 // wrong are bodies that look right, by route; nil: the route takes no body.
 var wrong = map[string][]string{
 	"POST /tenants":               {`{"name":""}`, `{"name":1}`, `{"NAME":"x"}`, `{"name":"a\u202eb"}`, `{"name":"x","slug":"-"}`, `{"name":"x","slug":"admin"}`, `{"name":"` + strings.Repeat("x", 81) + `"}`},
-	"PATCH /tenants/{id}":         {`{"name":""}`, `{"name":[]}`, `{"slug":"a b"}`, `{"slug":"../x"}`, `{"status":"DELETED"}`, `{"quota_servers":9}`},
+	"PATCH /tenants/{id}":         {`{"name":""}`, `{"name":[]}`, `{"slug":"a b"}`, `{"slug":"../x"}`, `{"status":"DELETED"}`, `{"quota_servers":9}`, `{"require_2fa":"yes"}`, `{"require_2fa":1}`},
 	"POST /tenants/{id}/transfer": {`{}`, `{"user":""}`, `{"user":"me"}`, `{"user":"nosuchuser00000"}`, `{"user":["x"]}`},
 	"POST /tenants/{id}/members/invite": {`{}`, `{"email":"x","role":"MEMBER"}`, `{"email":"x@example.org"}`, `{"email":"x@example.org","role":"OWNER"}`, `{"email":"x@example.org","role":"' OR 1=1"}`, `{"email":"x@example.org","role":"MEMBER","server":"nosuchserver000"}`, `{"email":"a@example.org
 Bcc: b@example.org","role":"MEMBER"}`, `{"email":"` + strings.Repeat("x", 300) + `@example.org","role":"MEMBER"}`},
@@ -291,6 +294,20 @@ Bcc: b@example.org","role":"MEMBER"}`, `{"email":"` + strings.Repeat("x", 300) +
 	"POST /tenants/{id}/channels/{channel}/test":   nil,
 	"POST /admin/tenants/{id}/suspend":             {`{}`, `{"reason":""}`, `{"reason":"  "}`, `{"reason":5}`, `{"reason":"a\u202eb"}`, `{"reason":"` + strings.Repeat("x", 501) + `"}`},
 	"POST /admin/tenants/{id}/resume":              nil,
+	"POST /account/proof":                          {`{}`, `{"password":""}`, `{"password":1}`, `{"password":"x"}`, `{"code":"123456","backup_code":"x"}`, `{"passkey":{}}`, `{"passkey":"x"}`},
+	"POST /account/proof/options":                  nil,
+	"POST /account/totp":                           nil,
+	"POST /account/totp/confirm":                   {`{}`, `{"code":""}`, `{"code":123456}`, `{"code":"000000"}`, `{"secret":"x"}`},
+	"DELETE /account/totp":                         {`{}`, `{"code":""}`, `{"code":"000000"}`, `{"backup_code":"x"}`, `{"password":"x"}`},
+	"POST /account/backup-codes":                   {`{}`, `{"code":"000000"}`, `{"backup_code":["x"]}`},
+	"POST /account/passkeys":                       {`{}`, `{"challenge":"x"}`, `{"challenge":"aaaaaaaaaaaaaaa","credential":{}}`, `{"challenge":"aaaaaaaaaaaaaaa","credential":{},"name":"a\u202eb"}`, `{"user":"x"}`},
+	"POST /account/passkeys/options":               nil,
+	"PATCH /account/passkeys/{passkey}":            {`{}`, `{"name":""}`, `{"name":"x"}`, `{"name":1}`, `{"user":"x"}`},
+	"DELETE /account/passkeys/{passkey}":           nil,
+	"POST /account/checkpoint":                     {`{}`, `{"checkpoint":""}`, `{"checkpoint":"mc1.x","code":"123456"}`, `{"checkpoint":1}`, `{"checkpoint":"mc1.x","passkey":{"challenge":"x","credential":{}}}`},
+	"POST /account/checkpoint/options":             {`{}`, `{"checkpoint":""}`, `{"checkpoint":"mc1.x"}`, `{"checkpoint":["x"]}`},
+	"POST /account/sign-in/passkey":                {`{}`, `{"challenge":"x","credential":{}}`, `{"challenge":"aaaaaaaaaaaaaaa","credential":null}`, `{"challenge":1}`},
+	"POST /account/sign-in/passkey/options":        nil,
 }
 
 // wrongServers are bodies of POST /servers, each wrong in one place.

@@ -22,6 +22,10 @@ const (
 	accountPrefix = "mamba.user."
 )
 
+// signInTopic is PocketBase's: by it a provider's window hands its code to the page that opened it, which
+// nobody is signed in at.
+const signInTopic = "@oauth2"
+
 // Topic is the realtime topic of a tenant.
 func Topic(tenant string) string { return topicPrefix + tenant }
 
@@ -201,6 +205,10 @@ func (o *Outbox) Admit(e *core.RealtimeSubscribeRequestEvent, scope Scoper) erro
 	}
 	if len(e.Subscriptions) == 0 {
 		o.hub.leave(f)
+		return e.Next()
+	}
+	if slices.Equal(e.Subscriptions, []string{signInTopic}) {
+		o.hub.leave(f) // no tenant's: only what is sent to this very connection arrives
 		return e.Next()
 	}
 	if e.Auth == nil {

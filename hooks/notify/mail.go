@@ -28,7 +28,7 @@ var (
 	})
 )
 
-const settingsLink = "/account"
+const settingsLink = "/notice-settings"
 
 // sendMail sends a notice to the address of its recipient. Its Message-ID is the notice's, so that a
 // second one, after a crash, can be known for the same.

@@ -10,6 +10,7 @@ import (
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 
+	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/hooks/access"
 	"github.com/mambahost/mamba/hooks/events"
 )
@@ -29,21 +30,22 @@ func changes(permission string) bool {
 
 // One indexed query: the status of the tenant, whether the user is a member, how many of his
 // bindings cover the resource, and how many of those roles hold the permission.
-const canQuery = `SELECT [[t.status]] AS [[status]], [[t.status_reason]] AS [[reason]], COUNT([[m.id]]) AS [[member]], COUNT([[b.id]]) AS [[bound]],
+const canQuery = `SELECT [[t.status]] AS [[status]], [[t.status_reason]] AS [[reason]], [[t.require_2fa]] AS [[required]], COUNT([[m.id]]) AS [[member]], COUNT([[b.id]]) AS [[bound]],
 	COUNT([[rp.id]]) AS [[granted]], COUNT([[p.id]]) AS [[known]], COALESCE(MAX([[p.description]]), '') AS [[title]]
 FROM {{tenants}} [[t]]
 LEFT JOIN {{permissions}} [[p]] ON [[p.key]] = {:permission}
 LEFT JOIN {{tenant_members}} [[m]] ON [[m.tenant]] = [[t.id]] AND [[m.user]] = {:user}
 LEFT JOIN {{role_bindings}} [[b]] ON [[b.member]] = [[m.id]] AND [[b.tenant]] = [[t.id]] AND ([[b.server]] = '' OR [[b.server]] = {:server})
 LEFT JOIN {{role_permissions}} [[rp]] ON [[rp.role]] = [[b.role]] AND [[rp.permission]] = [[p.id]]
-WHERE [[t.id]] = {:tenant} GROUP BY [[t.id]], [[t.status]], [[t.status_reason]]`
+WHERE [[t.id]] = {:tenant} GROUP BY [[t.id]], [[t.status]], [[t.status_reason]], [[t.require_2fa]]`
 
 // Can says whether the actor may do what the permission names with the resource:
 //
 //	nil  he may
 //	404  the tenant is not his, or the server is outside of what his bindings cover
-//	403  he may see it, but his role, his unconfirmed address or the tenant's state forbids this;
-//	     Message says which, Code is forbidden, email_unverified, tenant_suspended or tenant_deleting
+//	403  he may see it, but his role, his unconfirmed address, a second factor that he lacks or the
+//	     tenant's state forbids this; Message says which, Code is forbidden, email_unverified,
+//	     second_factor_required, tenant_suspended or tenant_deleting
 //
 // A superuser may do everything. A permission that is not seeded is a fault of ours (500).
 func (t *Tenancy) Can(app core.App, a access.Actor, permission string, r Resource) error {
@@ -53,6 +55,7 @@ func (t *Tenancy) Can(app core.App, a access.Actor, permission string, r Resourc
 	var row struct {
 		Status  string `db:"status"`
 		Reason  string `db:"reason"`
+		Needs   bool   `db:"required"`
 		Member  int64  `db:"member"`
 		Bound   int64  `db:"bound"`
 		Granted int64  `db:"granted"`
@@ -76,6 +79,9 @@ func (t *Tenancy) Can(app core.App, a access.Actor, permission string, r Resourc
 	}
 	if row.Bound == 0 && r.Server != "" {
 		return noServer()
+	}
+	if err := t.admit(app, a, row.Needs); err != nil {
+		return err
 	}
 	if a.Key != nil && r.Server != "" && !a.Key.Reaches(r.Server) {
 		return noServer()
@@ -257,8 +263,8 @@ func (t *Tenancy) ScopeOf(app core.App, a access.Actor, tenant string) (events.S
 	return events.Scope{All: visible == nil, Servers: visible}, nil
 }
 
-// Scope says which servers of a tenant a user may see; ok is false when he is not a member of it. It
-// decides what the realtime topic sends to him, and what a list of servers may hold.
+// Scope says which servers of a tenant a user may see; ok is false when he is not a member of it, or
+// is held at its door for want of a second factor. It decides what the realtime topic sends to him, and what a list of servers may hold.
 func (t *Tenancy) Scope(app core.App, user *core.Record, tenant string) (events.Scope, bool) {
 	if user == nil {
 		return events.Scope{}, false
@@ -271,6 +277,10 @@ func (t *Tenancy) Scope(app core.App, user *core.Record, tenant string) (events.
 	}
 	s, member, err := t.standing(app, user.Id, tenant)
 	if err != nil || !member { // a failed read admits nobody
+		return events.Scope{}, false
+	}
+	row, err := collections.FindTenant(app, tenant)
+	if err != nil || t.admit(app, access.Actor{ID: user.Id}, row.Require2fa()) != nil {
 		return events.Scope{}, false
 	}
 	visible := s.servers()

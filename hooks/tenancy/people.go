@@ -155,7 +155,10 @@ func (t *Tenancy) command(e *core.RequestEvent, permission string, in any, more 
 	if err != nil {
 		return err
 	}
-	row, err := t.Find(e.App, a, e.Request.PathValue("id"))
+	row, err := t.find(e.App, a, e.Request.PathValue("id"))
+	if err == nil && !leaving(e, a) {
+		err = t.admit(e.App, a, row.Require2fa())
+	}
 	if err != nil {
 		return err
 	}

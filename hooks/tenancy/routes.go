@@ -62,6 +62,7 @@ type View struct {
 	Status   string `json:"status"`
 	Reason   string `json:"status_reason"` // why it is not ACTIVE, as an operator wrote it for its members
 	Rev      int64  `json:"rev"`
+	Required bool   `json:"require_2fa"` // members need a second factor
 	Role     string `json:"role"`
 	RoleName string `json:"role_name"`
 	Members  *int64 `json:"members"`
@@ -74,7 +75,7 @@ func facts(row *collections.Tenant) map[string]any {
 }
 
 func (t *Tenancy) view(app core.App, row *collections.Tenant, s standing) (View, error) {
-	v := View{ID: row.Id, Name: row.Name(), Slug: row.Slug(), Status: row.Status(), Reason: row.StatusReason(), Rev: row.Rev(), Role: s.role, RoleName: s.roleName}
+	v := View{ID: row.Id, Name: row.Name(), Slug: row.Slug(), Status: row.Status(), Reason: row.StatusReason(), Rev: row.Rev(), Required: row.Require2fa(), Role: s.role, RoleName: s.roleName}
 	if !s.isWide {
 		return v, nil
 	}
@@ -202,6 +203,12 @@ type input struct {
 	Slug *string `json:"slug"`
 }
 
+// updateInput is that of update.
+type updateInput struct {
+	input
+	Require *bool `json:"require_2fa"` // members need a second factor
+}
+
 // check tidies what was given and says what is wrong with it.
 func (in *input) check() error {
 	faults := map[string]access.FieldError{}
@@ -315,10 +322,10 @@ func ownedBy(tx core.App, user string) (int64, error) {
 }
 
 func (t *Tenancy) update(e *core.RequestEvent) error {
-	var in input
+	var in updateInput
 	more := func(access.Actor) ([]collections.Lock, error) { return []collections.Lock{slugLock}, in.check() }
 	return t.command(e, "tenant.update", &in, more, func(tx core.App, a access.Actor, row *collections.Tenant) (int, any, error) {
-		if err := t.rename(tx, a, row, in); err != nil {
+		if err := t.change(tx, a, row, in); err != nil {
 			return 0, nil, err
 		}
 		v, err := t.viewFor(tx, a, row)
@@ -326,7 +333,7 @@ func (t *Tenancy) update(e *core.RequestEvent) error {
 	})
 }
 
-func (t *Tenancy) rename(tx core.App, a access.Actor, row *collections.Tenant, in input) error {
+func (t *Tenancy) change(tx core.App, a access.Actor, row *collections.Tenant, in updateInput) error {
 	changed := map[string]any{}
 	if in.Name != nil && *in.Name != row.Name() {
 		changed["name"] = map[string]string{"from": row.Name(), "to": *in.Name}
@@ -338,6 +345,12 @@ func (t *Tenancy) rename(tx core.App, a access.Actor, row *collections.Tenant, i
 		}
 		changed["slug"] = map[string]string{"from": row.Slug(), "to": *in.Slug}
 		row.SetSlug(*in.Slug)
+	}
+	if in.Require != nil && *in.Require != row.Require2fa() {
+		if err := require(tx, a, row, *in.Require); err != nil {
+			return err
+		}
+		changed["require_2fa"] = map[string]bool{"from": !*in.Require, "to": *in.Require}
 	}
 	if len(changed) == 0 {
 		return nil

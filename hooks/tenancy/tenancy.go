@@ -136,9 +136,17 @@ func (t *Tenancy) Current(app core.App, a access.Actor) (*collections.Tenant, er
 	return t.Find(app, a, a.TenantHint)
 }
 
-// Find returns the tenant of that id or slug if the actor may know of it, else 404. When one tenant's
-// slug is another's id, the id wins.
+// Find returns the tenant of that id or slug if the actor may know of it, else 404; 403
+// second_factor_required when it holds him at the door. When one tenant's slug is another's id, the id wins.
 func (t *Tenancy) Find(app core.App, a access.Actor, ref string) (*collections.Tenant, error) {
+	row, err := t.find(app, a, ref)
+	if err != nil {
+		return nil, err
+	}
+	return row, t.admit(app, a, row.Require2fa())
+}
+
+func (t *Tenancy) find(app core.App, a access.Actor, ref string) (*collections.Tenant, error) {
 	if ref == "" || len(ref) > MaxSlugLength {
 		return nil, noTenant()
 	}

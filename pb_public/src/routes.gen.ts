@@ -25,6 +25,10 @@ import { Route as AppOOrgRouteImport } from './pages/_app/o.$org';
 import { Route as AppOOrgAccountRouteImport } from './pages/_app/o.$org/account';
 import { Route as AppOOrgNoticesRouteImport } from './pages/_app/o.$org/notices';
 import { Route as AppOOrgSettingsRouteImport } from './pages/_app/o.$org/settings';
+import { Route as AppOOrgAccountIndexRouteImport } from './pages/_app/o.$org/account/index';
+import { Route as AppOOrgAccountKeysRouteImport } from './pages/_app/o.$org/account/keys';
+import { Route as AppOOrgAccountNoticesRouteImport } from './pages/_app/o.$org/account/notices';
+import { Route as AppOOrgAccountSecurityRouteImport } from './pages/_app/o.$org/account/security';
 import { Route as AppOOrgServersIndexRouteImport } from './pages/_app/o.$org/servers/index';
 import { Route as AppOOrgServersServerRouteImport } from './pages/_app/o.$org/servers/$server';
 import { Route as AppOOrgServersNewRouteImport } from './pages/_app/o.$org/servers/new';
@@ -119,6 +123,26 @@ const AppOOrgSettingsRoute = AppOOrgSettingsRouteImport.update({
   id: '/settings',
   path: '/settings',
   getParentRoute: () => AppOOrgRoute,
+} as any);
+const AppOOrgAccountIndexRoute = AppOOrgAccountIndexRouteImport.update({
+  id: '/',
+  path: '/',
+  getParentRoute: () => AppOOrgAccountRoute,
+} as any);
+const AppOOrgAccountKeysRoute = AppOOrgAccountKeysRouteImport.update({
+  id: '/keys',
+  path: '/keys',
+  getParentRoute: () => AppOOrgAccountRoute,
+} as any);
+const AppOOrgAccountNoticesRoute = AppOOrgAccountNoticesRouteImport.update({
+  id: '/notices',
+  path: '/notices',
+  getParentRoute: () => AppOOrgAccountRoute,
+} as any);
+const AppOOrgAccountSecurityRoute = AppOOrgAccountSecurityRouteImport.update({
+  id: '/security',
+  path: '/security',
+  getParentRoute: () => AppOOrgAccountRoute,
 } as any);
 const AppOOrgServersIndexRoute = AppOOrgServersIndexRouteImport.update({
   id: '/servers/',
@@ -215,9 +239,12 @@ export interface FileRoutesByFullPath {
   '/verify': typeof VerifyRoute;
   '/welcome': typeof AppWelcomeRoute;
   '/o/$org': typeof AppOOrgRouteWithChildren;
-  '/o/$org/account': typeof AppOOrgAccountRoute;
+  '/o/$org/account': typeof AppOOrgAccountRouteWithChildren;
   '/o/$org/notices': typeof AppOOrgNoticesRoute;
   '/o/$org/settings': typeof AppOOrgSettingsRouteWithChildren;
+  '/o/$org/account/keys': typeof AppOOrgAccountKeysRoute;
+  '/o/$org/account/notices': typeof AppOOrgAccountNoticesRoute;
+  '/o/$org/account/security': typeof AppOOrgAccountSecurityRoute;
   '/o/$org/servers/$server': typeof AppOOrgServersServerRouteWithChildren;
   '/o/$org/servers/new': typeof AppOOrgServersNewRoute;
   '/o/$org/settings/audit': typeof AppOOrgSettingsAuditRoute;
@@ -225,6 +252,7 @@ export interface FileRoutesByFullPath {
   '/o/$org/settings/keys': typeof AppOOrgSettingsKeysRoute;
   '/o/$org/settings/members': typeof AppOOrgSettingsMembersRoute;
   '/o/$org/settings/roles': typeof AppOOrgSettingsRolesRoute;
+  '/o/$org/account/': typeof AppOOrgAccountIndexRoute;
   '/o/$org/servers/': typeof AppOOrgServersIndexRoute;
   '/o/$org/settings/': typeof AppOOrgSettingsIndexRoute;
   '/o/$org/servers/$server/access': typeof AppOOrgServersServerAccessRoute;
@@ -247,14 +275,17 @@ export interface FileRoutesByTo {
   '/verify': typeof VerifyRoute;
   '/welcome': typeof AppWelcomeRoute;
   '/o/$org': typeof AppOOrgRouteWithChildren;
-  '/o/$org/account': typeof AppOOrgAccountRoute;
   '/o/$org/notices': typeof AppOOrgNoticesRoute;
+  '/o/$org/account/keys': typeof AppOOrgAccountKeysRoute;
+  '/o/$org/account/notices': typeof AppOOrgAccountNoticesRoute;
+  '/o/$org/account/security': typeof AppOOrgAccountSecurityRoute;
   '/o/$org/servers/new': typeof AppOOrgServersNewRoute;
   '/o/$org/settings/audit': typeof AppOOrgSettingsAuditRoute;
   '/o/$org/settings/danger': typeof AppOOrgSettingsDangerRoute;
   '/o/$org/settings/keys': typeof AppOOrgSettingsKeysRoute;
   '/o/$org/settings/members': typeof AppOOrgSettingsMembersRoute;
   '/o/$org/settings/roles': typeof AppOOrgSettingsRolesRoute;
+  '/o/$org/account': typeof AppOOrgAccountIndexRoute;
   '/o/$org/servers': typeof AppOOrgServersIndexRoute;
   '/o/$org/settings': typeof AppOOrgSettingsIndexRoute;
   '/o/$org/servers/$server/access': typeof AppOOrgServersServerAccessRoute;
@@ -279,9 +310,12 @@ export interface FileRoutesById {
   '/verify': typeof VerifyRoute;
   '/_app/welcome': typeof AppWelcomeRoute;
   '/_app/o/$org': typeof AppOOrgRouteWithChildren;
-  '/_app/o/$org/account': typeof AppOOrgAccountRoute;
+  '/_app/o/$org/account': typeof AppOOrgAccountRouteWithChildren;
   '/_app/o/$org/notices': typeof AppOOrgNoticesRoute;
   '/_app/o/$org/settings': typeof AppOOrgSettingsRouteWithChildren;
+  '/_app/o/$org/account/keys': typeof AppOOrgAccountKeysRoute;
+  '/_app/o/$org/account/notices': typeof AppOOrgAccountNoticesRoute;
+  '/_app/o/$org/account/security': typeof AppOOrgAccountSecurityRoute;
   '/_app/o/$org/servers/$server': typeof AppOOrgServersServerRouteWithChildren;
   '/_app/o/$org/servers/new': typeof AppOOrgServersNewRoute;
   '/_app/o/$org/settings/audit': typeof AppOOrgSettingsAuditRoute;
@@ -289,6 +323,7 @@ export interface FileRoutesById {
   '/_app/o/$org/settings/keys': typeof AppOOrgSettingsKeysRoute;
   '/_app/o/$org/settings/members': typeof AppOOrgSettingsMembersRoute;
   '/_app/o/$org/settings/roles': typeof AppOOrgSettingsRolesRoute;
+  '/_app/o/$org/account/': typeof AppOOrgAccountIndexRoute;
   '/_app/o/$org/servers/': typeof AppOOrgServersIndexRoute;
   '/_app/o/$org/settings/': typeof AppOOrgSettingsIndexRoute;
   '/_app/o/$org/servers/$server/access': typeof AppOOrgServersServerAccessRoute;
@@ -316,6 +351,9 @@ export interface FileRouteTypes {
     | '/o/$org/account'
     | '/o/$org/notices'
     | '/o/$org/settings'
+    | '/o/$org/account/keys'
+    | '/o/$org/account/notices'
+    | '/o/$org/account/security'
     | '/o/$org/servers/$server'
     | '/o/$org/servers/new'
     | '/o/$org/settings/audit'
@@ -323,6 +361,7 @@ export interface FileRouteTypes {
     | '/o/$org/settings/keys'
     | '/o/$org/settings/members'
     | '/o/$org/settings/roles'
+    | '/o/$org/account/'
     | '/o/$org/servers/'
     | '/o/$org/settings/'
     | '/o/$org/servers/$server/access'
@@ -345,14 +384,17 @@ export interface FileRouteTypes {
     | '/verify'
     | '/welcome'
     | '/o/$org'
-    | '/o/$org/account'
     | '/o/$org/notices'
+    | '/o/$org/account/keys'
+    | '/o/$org/account/notices'
+    | '/o/$org/account/security'
     | '/o/$org/servers/new'
     | '/o/$org/settings/audit'
     | '/o/$org/settings/danger'
     | '/o/$org/settings/keys'
     | '/o/$org/settings/members'
     | '/o/$org/settings/roles'
+    | '/o/$org/account'
     | '/o/$org/servers'
     | '/o/$org/settings'
     | '/o/$org/servers/$server/access'
@@ -379,6 +421,9 @@ export interface FileRouteTypes {
     | '/_app/o/$org/account'
     | '/_app/o/$org/notices'
     | '/_app/o/$org/settings'
+    | '/_app/o/$org/account/keys'
+    | '/_app/o/$org/account/notices'
+    | '/_app/o/$org/account/security'
     | '/_app/o/$org/servers/$server'
     | '/_app/o/$org/servers/new'
     | '/_app/o/$org/settings/audit'
@@ -386,6 +431,7 @@ export interface FileRouteTypes {
     | '/_app/o/$org/settings/keys'
     | '/_app/o/$org/settings/members'
     | '/_app/o/$org/settings/roles'
+    | '/_app/o/$org/account/'
     | '/_app/o/$org/servers/'
     | '/_app/o/$org/settings/'
     | '/_app/o/$org/servers/$server/access'
@@ -524,6 +570,34 @@ declare module '@tanstack/react-router' {
       preLoaderRoute: typeof AppOOrgSettingsRouteImport;
       parentRoute: typeof AppOOrgRoute;
     };
+    '/_app/o/$org/account/': {
+      id: '/_app/o/$org/account/';
+      path: '/';
+      fullPath: '/o/$org/account/';
+      preLoaderRoute: typeof AppOOrgAccountIndexRouteImport;
+      parentRoute: typeof AppOOrgAccountRoute;
+    };
+    '/_app/o/$org/account/keys': {
+      id: '/_app/o/$org/account/keys';
+      path: '/keys';
+      fullPath: '/o/$org/account/keys';
+      preLoaderRoute: typeof AppOOrgAccountKeysRouteImport;
+      parentRoute: typeof AppOOrgAccountRoute;
+    };
+    '/_app/o/$org/account/notices': {
+      id: '/_app/o/$org/account/notices';
+      path: '/notices';
+      fullPath: '/o/$org/account/notices';
+      preLoaderRoute: typeof AppOOrgAccountNoticesRouteImport;
+      parentRoute: typeof AppOOrgAccountRoute;
+    };
+    '/_app/o/$org/account/security': {
+      id: '/_app/o/$org/account/security';
+      path: '/security';
+      fullPath: '/o/$org/account/security';
+      preLoaderRoute: typeof AppOOrgAccountSecurityRouteImport;
+      parentRoute: typeof AppOOrgAccountRoute;
+    };
     '/_app/o/$org/servers/': {
       id: '/_app/o/$org/servers/';
       path: '/servers';
@@ -632,6 +706,24 @@ declare module '@tanstack/react-router' {
   }
 }
 
+interface AppOOrgAccountRouteChildren {
+  AppOOrgAccountKeysRoute: typeof AppOOrgAccountKeysRoute;
+  AppOOrgAccountNoticesRoute: typeof AppOOrgAccountNoticesRoute;
+  AppOOrgAccountSecurityRoute: typeof AppOOrgAccountSecurityRoute;
+  AppOOrgAccountIndexRoute: typeof AppOOrgAccountIndexRoute;
+}
+
+const AppOOrgAccountRouteChildren: AppOOrgAccountRouteChildren = {
+  AppOOrgAccountKeysRoute: AppOOrgAccountKeysRoute,
+  AppOOrgAccountNoticesRoute: AppOOrgAccountNoticesRoute,
+  AppOOrgAccountSecurityRoute: AppOOrgAccountSecurityRoute,
+  AppOOrgAccountIndexRoute: AppOOrgAccountIndexRoute,
+};
+
+const AppOOrgAccountRouteWithChildren = AppOOrgAccountRoute._addFileChildren(
+  AppOOrgAccountRouteChildren,
+);
+
 interface AppOOrgSettingsRouteChildren {
   AppOOrgSettingsAuditRoute: typeof AppOOrgSettingsAuditRoute;
   AppOOrgSettingsDangerRoute: typeof AppOOrgSettingsDangerRoute;
@@ -676,7 +768,7 @@ const AppOOrgServersServerRouteWithChildren =
   AppOOrgServersServerRoute._addFileChildren(AppOOrgServersServerRouteChildren);
 
 interface AppOOrgRouteChildren {
-  AppOOrgAccountRoute: typeof AppOOrgAccountRoute;
+  AppOOrgAccountRoute: typeof AppOOrgAccountRouteWithChildren;
   AppOOrgNoticesRoute: typeof AppOOrgNoticesRoute;
   AppOOrgSettingsRoute: typeof AppOOrgSettingsRouteWithChildren;
   AppOOrgServersServerRoute: typeof AppOOrgServersServerRouteWithChildren;
@@ -685,7 +777,7 @@ interface AppOOrgRouteChildren {
 }
 
 const AppOOrgRouteChildren: AppOOrgRouteChildren = {
-  AppOOrgAccountRoute: AppOOrgAccountRoute,
+  AppOOrgAccountRoute: AppOOrgAccountRouteWithChildren,
   AppOOrgNoticesRoute: AppOOrgNoticesRoute,
   AppOOrgSettingsRoute: AppOOrgSettingsRouteWithChildren,
   AppOOrgServersServerRoute: AppOOrgServersServerRouteWithChildren,

@@ -9,7 +9,7 @@ import { keep } from '@/stores/kept';
 export async function saveTenant(
   client: QueryClient,
   org: string,
-  changes: { name?: string; slug?: string },
+  changes: { name?: string; slug?: string; require_2fa?: boolean },
 ): Promise<Tenant> {
   const tenant = await request<Tenant>(tenantPath(org), { method: 'PATCH', body: changes, idempotencyKey: newKey() });
   const current = client.getQueryData<Current>(['org', org, 'current']);

@@ -44,7 +44,7 @@ function byStatus(status: number): string {
 
 function sentence(status: number, code: string, message: unknown): string {
   if (status === 429 && code !== 'too_soon') return t('error.tooMany');
-  if (status === 401) return t('error.unauthenticated');
+  if (status === 401 && code !== 'checkpoint_ended') return t('error.unauthenticated');
   if (typeof message === 'string' && message !== '' && status < 500) return message;
   return t('error.internal');
 }

@@ -50,12 +50,48 @@ export interface Session {
   current: boolean;
 }
 
+/** What is shown of a second factor: one of the three. */
+export type Shown =
+  | { code: string }
+  | { backup_code: string }
+  | { passkey: { challenge: string; credential: unknown } };
+
+export interface Passkey {
+  id: string;
+  name: string;
+  created: string;
+  /** "": never. */
+  last_used: string;
+}
+
+/** What protects an account. */
+export interface Factors {
+  totp: boolean;
+  /** How many are left. */
+  backup_codes: number;
+  passkeys: Passkey[];
+  /** The address that passkeys are bound to; null: the panel has none. */
+  passkeys_at: string | null;
+  /** Until when the last proof of who one is counts; null: it is over. */
+  proven_until: string | null;
+}
+
+/** An authenticator that waits for its first code. */
+export interface TotpBegun {
+  secret: string;
+  uri: string;
+  /** A picture, as a data: URL. */
+  qr: string;
+}
+
 export interface Tenant {
   id: string;
   name: string;
   slug: string;
   status: string;
   rev: number;
+  /** Members need a second factor. */
+  require_2fa?: boolean;
   role: string;
   role_name: string;
 }

@@ -4,6 +4,7 @@ import { listSessions } from '@/api/account';
 import { type AuditQuery, listAudit } from '@/api/audit';
 import { getGame, listBlueprints } from '@/api/blueprints';
 import { ApiError } from '@/api/error';
+import { getFactors } from '@/api/factors';
 import { listKeys } from '@/api/keys';
 import { getNoticePrefs, listNotices, listWebhooks } from '@/api/notices';
 import { listAccess, listInvites, listMembers, listRoles } from '@/api/people';
@@ -58,6 +59,11 @@ export function keepNewerRows(held: unknown, next: unknown): unknown {
 }
 
 export const accountQuery = queryOptions({ queryKey: ['account'], queryFn: ({ signal }) => getAccount(signal) });
+
+export const factorsQuery = queryOptions({
+  queryKey: ['account', 'factors'],
+  queryFn: ({ signal }) => getFactors(signal),
+});
 
 export const sessionsQuery = queryOptions({
   queryKey: ['account', 'sessions'],

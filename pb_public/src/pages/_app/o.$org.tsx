@@ -1,7 +1,7 @@
 import { VisuallyHidden } from '@mantine/core';
-import { IconBuilding } from '@tabler/icons-react';
+import { IconBuilding, IconShieldLock } from '@tabler/icons-react';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
-import { createFileRoute, Link, Outlet, redirect, useRouter } from '@tanstack/react-router';
+import { createFileRoute, Link, Outlet, redirect, useLocation, useRouter } from '@tanstack/react-router';
 import { useEffect, useMemo, useState, useSyncExternalStore } from 'react';
 import { rememberTenant } from '@/actions/switchTenant';
 import { asApiError } from '@/api/error';
@@ -34,14 +34,16 @@ function Organisation() {
   useEffect(() => rememberTenant(org), [org]);
   const failed = current.error && asApiError(current.error);
   const missing = failed?.status === 404 && !moved; // also when one was in it a moment ago
-  const error = missing || !current.data ? failed : null;
+  const held = failed?.code === 'second_factor_required'; // the account is one's own: that page stays open
+  const own = useLocation({ select: (l) => l.pathname.startsWith(`/o/${org}/account`) });
+  const error = missing || held || !current.data ? failed : null;
   return (
     <Frame
       tenants={tenants}
       org={org}
       notices={
         <>
-          {current.data && !missing && (
+          {current.data && !missing && !held && (
             <OldPicture key={current.data.tenant.id} org={org} tenant={current.data.tenant.id} />
           )}
           {current.data?.tenant.status === 'SUSPENDED' && <QuietLine tone="broken">{t('frame.suspended')}</QuietLine>}
@@ -64,6 +66,10 @@ function Organisation() {
             <ButtonLink to="/">{t('error.home')}</ButtonLink>
           </Empty>
         </>
+      ) : held && own ? (
+        <Outlet />
+      ) : held ? (
+        <Held org={org} name={tenants.find((one) => one.slug === org || one.id === org)?.name ?? org} />
       ) : error ? (
         <>
           <VisuallyHidden component="h1">{t('error.title')}</VisuallyHidden>
@@ -73,6 +79,24 @@ function Organisation() {
         <Outlet />
       )}
     </Frame>
+  );
+}
+
+/** At the door of an organisation that requires a second factor: why, and the way in. */
+function Held({ org, name }: { org: string; name: string }) {
+  return (
+    <>
+      <VisuallyHidden component="h1">{t('factor.heldTitle', { name })}</VisuallyHidden>
+      <Empty
+        icon={<IconShieldLock size={26} aria-hidden="true" />}
+        title={t('factor.heldTitle', { name })}
+        lead={t('factor.heldLead')}
+      >
+        <ButtonLink to="/o/$org/account/security" params={{ org }}>
+          {t('factor.heldSetUp')}
+        </ButtonLink>
+      </Empty>
+    </>
   );
 }
 

@@ -1,129 +1,31 @@
-import { Button, SegmentedControl, Skeleton, TextInput, useMantineColorScheme } from '@mantine/core';
-import { IconAlertCircle, IconCircleCheck, IconLogout } from '@tabler/icons-react';
-import { useQuery, useQueryClient } from '@tanstack/react-query';
-import { createFileRoute } from '@tanstack/react-router';
-import { useState } from 'react';
-import { saveName } from '@/actions/saveName';
-import type { Account as AccountView } from '@/api/views';
-import { usePermissions } from '@/stores/permissions';
-import { accountQuery, currentQuery } from '@/stores/queries';
-import { checkPersonName } from '@/stores/rules';
+import { createFileRoute, Link, Outlet } from '@tanstack/react-router';
 import { t } from '@/texts';
-import { Card } from '@/ui/Card';
-import { Failure } from '@/ui/Failure';
-import { KeysCard } from '@/ui/keys/KeysCard';
-import { NoticesCard } from '@/ui/NoticesCard';
 import { PageHead } from '@/ui/PageHead';
-import { LeaveRow } from '@/ui/people/LeaveRow';
-import { SessionsCard } from '@/ui/SessionsCard';
-import { toastDone } from '@/ui/toast';
-import { useAct } from '@/ui/useAct';
-import { useSignOut } from '@/ui/useSignOut';
-import { WebhooksCard } from '@/ui/WebhooksCard';
-import classes from './account.module.css';
+import { Tabs, tabLink } from '@/ui/Tabs';
 
 export const Route = createFileRoute('/_app/o/$org/account')({ component: Account });
 
+/** One's own account; its parts are pages. */
 function Account() {
-  const account = useQuery(accountQuery);
-  const signOut = useSignOut();
-  const { colorScheme, setColorScheme } = useMantineColorScheme();
+  const props = { ...tabLink, params: { org: Route.useParams().org } };
   return (
     <>
       <PageHead title={t('account.title')} />
-      <div className={classes.stack}>
-        {account.data ? (
-          <You account={account.data} />
-        ) : account.error ? (
-          <Failure cause={account.error} retry={() => void account.refetch()} />
-        ) : (
-          <Skeleton height={220} radius={12} />
-        )}
-        <Card title={t('account.theme')} lead={t('account.themeLead')}>
-          <SegmentedControl
-            aria-label={t('account.theme')}
-            value={colorScheme}
-            onChange={(v) => setColorScheme(v as 'auto' | 'light' | 'dark')}
-            data={[
-              { value: 'auto', label: t('account.system') },
-              { value: 'light', label: t('account.light') },
-              { value: 'dark', label: t('account.dark') },
-            ]}
-          />
-        </Card>
-        <Leave />
-        <NoticesCard />
-        <WebhooksCard org="" />
-        <SessionsCard />
-        <KeysCard org="" />
-        <Card title={t('account.session')} lead={t('account.signOutLead')}>
-          <Button variant="default" leftSection={<IconLogout size={17} aria-hidden="true" />} onClick={signOut}>
-            {t('action.signOut')}
-          </Button>
-        </Card>
-      </div>
+      <Tabs label={t('account.tabs')}>
+        <Link to="/o/$org/account" {...props}>
+          {t('account.profile')}
+        </Link>
+        <Link to="/o/$org/account/security" {...props}>
+          {t('account.security')}
+        </Link>
+        <Link to="/o/$org/account/notices" {...props}>
+          {t('account.notices')}
+        </Link>
+        <Link to="/o/$org/account/keys" {...props}>
+          {t('account.keys')}
+        </Link>
+      </Tabs>
+      <Outlet />
     </>
-  );
-}
-
-/** For those who have no settings of the organisation to leave it from. */
-function Leave() {
-  const { org } = Route.useParams();
-  const current = useQuery(currentQuery(org)).data;
-  const settings = usePermissions(org).can('tenant.read');
-  if (!current || settings) return null;
-  return (
-    <Card title={current.tenant.name}>
-      <LeaveRow org={org} tenant={current.tenant} />
-    </Card>
-  );
-}
-
-function You({ account }: { account: AccountView }) {
-  const client = useQueryClient();
-  const [name, setName] = useState(account.name);
-  const [fault, setFault] = useState('');
-  const { run, busy } = useAct(async () => {
-    const found = checkPersonName(name);
-    setFault(found);
-    if (found) return;
-    await saveName(client, account.id, name);
-    toastDone(t('account.saved'));
-  });
-  return (
-    <Card title={t('account.you')}>
-      <form
-        className={classes.form}
-        onSubmit={(e) => {
-          e.preventDefault();
-          void run();
-        }}
-      >
-        <TextInput
-          label={t('account.name')}
-          autoComplete="name"
-          value={name}
-          error={fault || undefined}
-          onChange={(e) => setName(e.currentTarget.value)}
-        />
-        <div>
-          <span className={classes.label}>{t('account.email')}</span>
-          <p className={classes.email}>
-            {account.email}
-            <span className={classes.confirmed} data-ok={account.verified}>
-              {account.verified ? (
-                <IconCircleCheck size={16} aria-hidden="true" />
-              ) : (
-                <IconAlertCircle size={16} aria-hidden="true" />
-              )}
-              {account.verified ? t('account.verified') : t('account.unverified')}
-            </span>
-          </p>
-        </div>
-        <Button type="submit" loading={busy} disabled={name.trim() === account.name}>
-          {t('action.save')}
-        </Button>
-      </form>
-    </Card>
   );
 }

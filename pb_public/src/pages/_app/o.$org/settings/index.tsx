@@ -1,4 +1,4 @@
-import { Button, TextInput } from '@mantine/core';
+import { Button, Switch, TextInput } from '@mantine/core';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { createFileRoute } from '@tanstack/react-router';
 import { useState } from 'react';
@@ -29,6 +29,7 @@ function General() {
       <NameCard org={org} tenant={tenant} disabled={!update} />
       <SlugCard org={org} tenant={tenant} disabled={!update} />
       {update && <WebhooksCard org={org} />}
+      <FactorCard org={org} tenant={tenant} disabled={!update} />
     </div>
   );
 }
@@ -136,6 +137,33 @@ function SlugCard({ org, tenant, disabled }: Part) {
           </div>
         )}
       </form>
+    </Card>
+  );
+}
+
+function FactorCard({ org, tenant, disabled }: Part) {
+  const client = useQueryClient();
+  const [fault, setFault] = useState('');
+  const { run, busy } = useAct(
+    async (on: boolean) => {
+      setFault('');
+      await saveTenant(client, org, { require_2fa: on });
+      toastDone(t(on ? 'org.factorOn' : 'org.factorOff'));
+    },
+    (error) => {
+      setFault(error.code === 'second_factor_required' ? error.message : '');
+      return error.code === 'second_factor_required';
+    },
+  );
+  return (
+    <Card title={t('org.factorTitle')} lead={t('org.factorLead')}>
+      <Switch
+        label={t('org.factorSwitch')}
+        checked={tenant.require_2fa === true}
+        disabled={disabled || busy}
+        error={fault || undefined}
+        onChange={(e) => void run(e.currentTarget.checked)}
+      />
     </Card>
   );
 }

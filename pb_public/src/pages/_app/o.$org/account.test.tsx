@@ -1,0 +1,179 @@
+import { notifications } from '@mantine/notifications';
+import { cleanup, fireEvent, screen, waitFor, within } from '@testing-library/react';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { Factors } from '@/api/views';
+import { Answer, anOrganisation, aPanel, showPage, signedIn } from '@/page.testing';
+
+beforeEach(signedIn);
+afterEach(() => {
+  cleanup();
+  notifications.clean();
+});
+
+const PATIENCE = { timeout: 10_000 };
+const button = (name: string | RegExp) => screen.getByRole('button', { name });
+const dialog = async (name: string) => within(await screen.findByRole('dialog', { name }));
+const none: Factors = { totp: false, backup_codes: 0, passkeys: [], passkeys_at: null, proven_until: null };
+const on: Factors = { ...none, totp: true, backup_codes: 10 };
+const codes = Array.from({ length: 10 }, (_, i) => `aaaa${'abcdefghij'[i]}-bbbbb`);
+const security = (factors: Factors) => ({
+  ...anOrganisation(),
+  'GET account/factors': factors,
+  'GET account/sessions': { items: [] },
+});
+
+describe('two-factor sign-in', () => {
+  it('is set up after a proof, by the first code, and shows the backup codes once', async () => {
+    const panel = aPanel({
+      ...security(none),
+      'POST account/totp': new Answer(403, {
+        code: 'proof_required',
+        message: 'Please show once more that it is you.',
+      }),
+      'POST account/proof': { proven_until: '2026-11-27T10:00:00Z' },
+      'POST account/totp/confirm': { backup_codes: codes },
+    });
+    showPage('/o/owls/account/security');
+    await screen.findByText(/has no second factor/, {}, PATIENCE);
+    fireEvent.click(button('Set up'));
+    const proof = await dialog('Show that it is you');
+    fireEvent.change(proof.getByLabelText('Password'), { target: { value: 'a-long-password' } });
+    panel.routes['POST account/totp'] = {
+      secret: 'ABCDEFGH',
+      uri: 'otpauth://totp/x',
+      qr: 'data:image/png;base64,AA==',
+    };
+    fireEvent.click(proof.getByRole('button', { name: 'Go on' }));
+    const setUp = await dialog('Authenticator app');
+    expect(setUp.getByText('ABCDEFGH')).toBeTruthy();
+    expect(setUp.getByAltText(/Picture to scan/).getAttribute('src')).toContain('data:image/png');
+    fireEvent.change(setUp.getByLabelText('Code that the app shows'), { target: { value: '123 456' } });
+    panel.routes['GET account/factors'] = on;
+    fireEvent.click(setUp.getByRole('button', { name: 'Switch on' }));
+    const kept = await dialog('Keep these codes');
+    expect(kept.getAllByRole('listitem')).toHaveLength(10);
+    expect(kept.getByRole('link', { name: 'Download' }).getAttribute('href')).toContain(codes[0]);
+    fireEvent.click(kept.getByRole('button', { name: 'I have kept them' }));
+    await screen.findByText('10 codes are left.');
+    expect(panel.asked.find((a) => a.url === 'account/proof')?.body).toEqual({ password: 'a-long-password' });
+    expect(panel.asked.find((a) => a.url === 'account/totp/confirm')?.body).toEqual({ code: '123456' });
+  });
+  it('is switched off by a code or a backup code, and says when that is wrong', async () => {
+    const panel = aPanel({
+      ...security(on),
+      'DELETE account/totp': new Answer(400, {
+        code: 'invalid_input',
+        message: 'x',
+        data: { backup_code: { code: 'wrong', message: 'None of your backup codes.' } },
+      }),
+    });
+    showPage('/o/owls/account/security');
+    fireEvent.click(await screen.findByRole('button', { name: 'Switch off' }, PATIENCE));
+    const ask = await dialog('Switch off');
+    fireEvent.change(ask.getByLabelText('Code or backup code'), { target: { value: 'abcde-fghij' } });
+    fireEvent.click(ask.getByRole('button', { name: 'Switch off' }));
+    await ask.findByText('None of your backup codes.');
+    panel.routes['DELETE account/totp'] = new Answer(204);
+    panel.routes['GET account/factors'] = none;
+    fireEvent.click(ask.getByRole('button', { name: 'Switch off' }));
+    await screen.findByText(/has no second factor/);
+    expect(panel.asked.find((a) => a.method === 'DELETE')?.body).toEqual({ backup_code: 'abcde-fghij' });
+  });
+});
+
+describe('passkeys', () => {
+  it('are renamed and removed, and the last one says what goes with it', async () => {
+    const key = { id: 'key000000000001', name: 'My phone', created: '2026-11-27 10:00:00.000Z', last_used: '' };
+    const panel = aPanel({ ...security({ ...none, backup_codes: 10, passkeys: [key] }) });
+    showPage('/o/owls/account/security');
+    await screen.findByText('My phone', {}, PATIENCE);
+    panel.routes['PATCH account/passkeys/key000000000001'] = { ...key, name: 'Old phone' };
+    fireEvent.click(button('Rename My phone'));
+    const rename = await dialog('Rename My phone');
+    fireEvent.change(rename.getByLabelText('Name'), { target: { value: 'Old phone' } });
+    fireEvent.click(rename.getByRole('button', { name: 'Save changes' }));
+    await waitFor(() => expect(panel.wrote()).toContain('PATCH account/passkeys/key000000000001'));
+    await waitFor(() => expect(screen.queryByRole('dialog')).toBeNull());
+    panel.routes['DELETE account/passkeys/key000000000001'] = new Answer(204);
+    fireEvent.click(button('Remove My phone'));
+    const remove = await dialog('Remove My phone?');
+    expect(remove.getByText(/your only second factor/)).toBeTruthy();
+    panel.routes['GET account/factors'] = none;
+    fireEvent.click(remove.getByRole('button', { name: 'Remove' }));
+    await screen.findByText('You have none yet.');
+  });
+});
+
+describe('an organisation that requires a second factor', () => {
+  const tenant = {
+    id: 't1',
+    name: 'Night Owls',
+    slug: 'owls',
+    status: 'ACTIVE',
+    rev: 1,
+    require_2fa: true,
+    role: 'MEMBER',
+  };
+  const held = new Answer(403, { code: 'second_factor_required', message: 'This organisation lets in only those.' });
+  it('says why nobody gets in without one, leads to setting it up, and back', async () => {
+    const panel = aPanel({ ...security(none), 'GET tenants': { items: [tenant] }, 'GET tenants/current': held });
+    const { at } = showPage('/o/owls/servers');
+    fireEvent.click(await screen.findByRole('link', { name: 'Set up a second factor' }, PATIENCE));
+    await waitFor(() => expect(at()).toBe('/o/owls/account/security'));
+    await screen.findByText('Night Owls requires a second factor');
+    panel.routes['GET account/factors'] = on;
+    panel.routes['POST account/totp'] = { secret: 'A', uri: 'otpauth://totp/x', qr: 'data:image/png;base64,AA==' };
+    panel.routes['POST account/totp/confirm'] = { backup_codes: codes };
+    fireEvent.click(button('Set up'));
+    const setUp = await dialog('Authenticator app');
+    fireEvent.change(setUp.getByLabelText('Code that the app shows'), { target: { value: '123456' } });
+    panel.routes['GET tenants/current'] = anOrganisation()['GET tenants/current'];
+    fireEvent.click(setUp.getByRole('button', { name: 'Switch on' }));
+    fireEvent.click((await dialog('Keep these codes')).getByRole('button', { name: 'I have kept them' }));
+    fireEvent.click(await screen.findByRole('link', { name: 'Go to Night Owls' }));
+    await waitFor(() => expect(at()).toBe('/o/owls/servers'));
+    await screen.findByText('Friday night', {}, PATIENCE);
+  });
+  it('is switched on in its settings, by who has one himself', async () => {
+    const panel = aPanel({
+      ...anOrganisation(),
+      'PATCH tenants/owls': new Answer(403, { code: 'second_factor_required', message: 'You have none yourself.' }),
+    });
+    showPage('/o/owls/settings');
+    const control = await screen.findByLabelText('Require a second factor of all members', {}, PATIENCE);
+    fireEvent.click(control);
+    await screen.findByText('You have none yourself.');
+    panel.routes['PATCH tenants/owls'] = { ...tenant, role: 'OWNER' };
+    fireEvent.click(control);
+    await screen.findByText('From now on every member needs a second factor.');
+    expect(panel.asked.find((a) => a.method === 'PATCH')?.body).toEqual({ require_2fa: true });
+  });
+});
+
+describe('password and address', () => {
+  it('says that the present password is wrong', async () => {
+    aPanel({
+      ...security(none),
+      'PATCH collections/users/records/user00000000001': new Answer(400, {
+        data: { oldPassword: { code: 'validation_invalid_old_password', message: 'Missing or invalid.' } },
+      }),
+    });
+    showPage('/o/owls/account/security');
+    fireEvent.change(await screen.findByLabelText('Present password', {}, PATIENCE), { target: { value: 'x' } });
+    fireEvent.change(screen.getByLabelText('New password'), { target: { value: 'another-long-one' } });
+    fireEvent.click(button('Save the password'));
+    await screen.findByText('This is not your present password.');
+  });
+  it('sends a link to a new address', async () => {
+    const panel = aPanel({ ...anOrganisation(), 'POST collections/users/request-email-change': new Answer(204) });
+    showPage('/o/owls/account');
+    fireEvent.change(await screen.findByLabelText('New address', {}, PATIENCE), {
+      target: { value: 'new@example.org' },
+    });
+    fireEvent.click(button('Change the address'));
+    await screen.findByText('A link is on its way to new@example.org.');
+    expect(panel.asked.find((a) => a.url.endsWith('request-email-change'))?.body).toEqual({
+      newEmail: 'new@example.org',
+    });
+  });
+});
