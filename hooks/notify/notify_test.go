@@ -57,7 +57,7 @@ func TestAnEventReachesWhoeverMaySeeIt(t *testing.T) {
 		t.Errorf("the member's webhook got %d", n)
 	}
 	mail := h.mails.To(owner.Email())[0]
-	for _, part := range []string{"lobby", "Acme", "https://panel.example/o/" + tenant + "/servers/" + mine, "https://panel.example/account"} {
+	for _, part := range []string{"lobby", "Acme", "https://panel.example/o/" + tenant + "/servers/" + mine, "https://panel.example/notice-settings"} {
 		if !strings.Contains(mail.Text, part) || !strings.Contains(mail.HTML, part) {
 			t.Errorf("%q is not in %+v", part, mail)
 		}

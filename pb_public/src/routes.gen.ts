@@ -16,6 +16,7 @@ import { Route as CheckMailRouteImport } from './pages/check-mail';
 import { Route as ConfirmEmailRouteImport } from './pages/confirm-email';
 import { Route as ForgotPasswordRouteImport } from './pages/forgot-password';
 import { Route as InviteRouteImport } from './pages/invite';
+import { Route as NoticeSettingsRouteImport } from './pages/notice-settings';
 import { Route as ResetPasswordRouteImport } from './pages/reset-password';
 import { Route as SignInRouteImport } from './pages/sign-in';
 import { Route as SignUpRouteImport } from './pages/sign-up';
@@ -77,6 +78,11 @@ const ForgotPasswordRoute = ForgotPasswordRouteImport.update({
 const InviteRoute = InviteRouteImport.update({
   id: '/invite',
   path: '/invite',
+  getParentRoute: () => rootRouteImport,
+} as any);
+const NoticeSettingsRoute = NoticeSettingsRouteImport.update({
+  id: '/notice-settings',
+  path: '/notice-settings',
   getParentRoute: () => rootRouteImport,
 } as any);
 const ResetPasswordRoute = ResetPasswordRouteImport.update({
@@ -233,6 +239,7 @@ export interface FileRoutesByFullPath {
   '/confirm-email': typeof ConfirmEmailRoute;
   '/forgot-password': typeof ForgotPasswordRoute;
   '/invite': typeof InviteRoute;
+  '/notice-settings': typeof NoticeSettingsRoute;
   '/reset-password': typeof ResetPasswordRoute;
   '/sign-in': typeof SignInRoute;
   '/sign-up': typeof SignUpRoute;
@@ -269,6 +276,7 @@ export interface FileRoutesByTo {
   '/confirm-email': typeof ConfirmEmailRoute;
   '/forgot-password': typeof ForgotPasswordRoute;
   '/invite': typeof InviteRoute;
+  '/notice-settings': typeof NoticeSettingsRoute;
   '/reset-password': typeof ResetPasswordRoute;
   '/sign-in': typeof SignInRoute;
   '/sign-up': typeof SignUpRoute;
@@ -304,6 +312,7 @@ export interface FileRoutesById {
   '/confirm-email': typeof ConfirmEmailRoute;
   '/forgot-password': typeof ForgotPasswordRoute;
   '/invite': typeof InviteRoute;
+  '/notice-settings': typeof NoticeSettingsRoute;
   '/reset-password': typeof ResetPasswordRoute;
   '/sign-in': typeof SignInRoute;
   '/sign-up': typeof SignUpRoute;
@@ -342,6 +351,7 @@ export interface FileRouteTypes {
     | '/confirm-email'
     | '/forgot-password'
     | '/invite'
+    | '/notice-settings'
     | '/reset-password'
     | '/sign-in'
     | '/sign-up'
@@ -378,6 +388,7 @@ export interface FileRouteTypes {
     | '/confirm-email'
     | '/forgot-password'
     | '/invite'
+    | '/notice-settings'
     | '/reset-password'
     | '/sign-in'
     | '/sign-up'
@@ -412,6 +423,7 @@ export interface FileRouteTypes {
     | '/confirm-email'
     | '/forgot-password'
     | '/invite'
+    | '/notice-settings'
     | '/reset-password'
     | '/sign-in'
     | '/sign-up'
@@ -450,6 +462,7 @@ export interface RootRouteChildren {
   ConfirmEmailRoute: typeof ConfirmEmailRoute;
   ForgotPasswordRoute: typeof ForgotPasswordRoute;
   InviteRoute: typeof InviteRoute;
+  NoticeSettingsRoute: typeof NoticeSettingsRoute;
   ResetPasswordRoute: typeof ResetPasswordRoute;
   SignInRoute: typeof SignInRoute;
   SignUpRoute: typeof SignUpRoute;
@@ -505,6 +518,13 @@ declare module '@tanstack/react-router' {
       path: '/invite';
       fullPath: '/invite';
       preLoaderRoute: typeof InviteRouteImport;
+      parentRoute: typeof rootRouteImport;
+    };
+    '/notice-settings': {
+      id: '/notice-settings';
+      path: '/notice-settings';
+      fullPath: '/notice-settings';
+      preLoaderRoute: typeof NoticeSettingsRouteImport;
       parentRoute: typeof rootRouteImport;
     };
     '/reset-password': {
@@ -808,6 +828,7 @@ const rootRouteChildren: RootRouteChildren = {
   ConfirmEmailRoute: ConfirmEmailRoute,
   ForgotPasswordRoute: ForgotPasswordRoute,
   InviteRoute: InviteRoute,
+  NoticeSettingsRoute: NoticeSettingsRoute,
   ResetPasswordRoute: ResetPasswordRoute,
   SignInRoute: SignInRoute,
   SignUpRoute: SignUpRoute,
