@@ -132,7 +132,7 @@ it('shows one’s own keys on the account page', async () => {
     'GET account/sessions': { items: [] },
     'GET account/keys': { items: [{ ...aKey, servers: ['s1'] }], permissions },
   });
-  showPage('/o/owls/account');
+  showPage('/o/owls/account/keys');
   const row = await screen.findByTestId('key', {}, PATIENCE);
   expect(row.textContent).toContain('On 1 server only');
   expect(row.textContent).not.toContain('made by');
