@@ -113,10 +113,14 @@ func TestT14_10000RequestsOver100Rotations(t *testing.T) {
 	now.Store(with(m))
 	var asked, faults, turns atomic.Int64
 	var wg sync.WaitGroup
+	due := make(chan struct{}, rotations)
 	body := `{"spool_id":"one","events":[]}`
 	for range workers {
 		wg.Go(func() {
-			for asked.Add(1) <= all {
+			for n := asked.Add(1); n <= all; n = asked.Add(1) {
+				if n%(all/rotations) == 0 {
+					due <- struct{}{}
+				}
 				id := now.Load()
 				status := p.postRaw(t, id.client, "/v1/nodes/"+m.id+"/events", body, nil)
 				if next := now.Load(); status == http.StatusUnauthorized && next != id {
@@ -131,11 +135,8 @@ func TestT14_10000RequestsOver100Rotations(t *testing.T) {
 			}
 		})
 	}
-	for turns.Load() < rotations && asked.Load() <= all {
-		if asked.Load() < turns.Load()*all/rotations {
-			time.Sleep(time.Millisecond) // the requests set the pace
-			continue
-		}
+	for range rotations { // the requests set the pace
+		<-due
 		old := now.Load()
 		next, status := p.renewed(t, old.member)
 		if status != http.StatusOK {
@@ -208,7 +209,7 @@ func TestT14_ANewRootWaitsForEveryNode(t *testing.T) {
 	if !slices.Equal(list[1].Waiting, []string{"node-a", "node-b"}) {
 		t.Errorf("waits for %v", list[1].Waiting)
 	}
-	time.Sleep(1100 * time.Millisecond) // certificates count whole seconds
+	nextSecond(t)
 	both := fingerprints(t, p.say(t, a, old).Roots)
 	if len(both) != 2 || !slices.Contains(both, old[0]) {
 		t.Fatalf("the node is told of %d roots", len(both))
@@ -286,7 +287,7 @@ func TestT14_ANewIssuingCertificateBesideTheOld(t *testing.T) {
 	p := startPanel(t)
 	m := p.enrolNode(t, "node-a")
 	old := p.trust.Load().issuing.cert
-	time.Sleep(1100 * time.Millisecond) // certificates count whole seconds
+	nextSecond(t)
 	must(t, p.RotateIssuing(""))
 	if p.trust.Load().issuing.cert.Equal(old) {
 		t.Fatal("the issuing certificate is the old one")
@@ -366,4 +367,11 @@ func TestACertificateThatIsNotRenewedIsAnIncident(t *testing.T) {
 	if got := open(); got != "" {
 		t.Errorf("after the renewal: %s", got)
 	}
+}
+
+// nextSecond waits for it: certificates count whole ones.
+func nextSecond(t *testing.T) {
+	t.Helper()
+	now := time.Now().Unix()
+	eventually(t, "the next second", func() bool { return time.Now().Unix() > now })
 }
