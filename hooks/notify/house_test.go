@@ -149,7 +149,7 @@ func newHouse(t testing.TB, change func(*Config)) *house {
 	must(t, err)
 	keeper, err := secrets.New(app, master)
 	must(t, err)
-	people, err := tenancy.New(tenancy.Config{Auditor: log, Events: h.outbox, Idempotency: door, Sessions: door, Jobs: h.queue, App: app, InviteKey: bytes.Repeat([]byte{5}, 32), Confirm: door.Confirm})
+	people, err := tenancy.New(tenancy.Config{Auditor: log, Events: h.outbox, Idempotency: door, Sessions: door, Keys: door, Jobs: h.queue, App: app, InviteKey: bytes.Repeat([]byte{5}, 32), Confirm: door.Confirm})
 	must(t, err)
 	h.send = outbound.New(outbound.Config{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Redirects: -1})
 	t.Cleanup(h.send.Close)
