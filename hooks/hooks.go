@@ -403,8 +403,10 @@ func (p *Panel) tenantChanged(e *core.RecordEvent) error {
 		return err
 	}
 	tenant := e.Record.Id
+	if err := p.recheckAll(e.App); err != nil {
+		return err
+	}
 	collections.AfterCommit(e.App, func() {
-		p.Servers.Recheck()
 		held, err := p.Tenancy.WithoutFactor(p.app, tenant)
 		if err != nil {
 			p.log.Error("members without a second factor keep their live connections", "tenant", tenant, "error", err)

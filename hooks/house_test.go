@@ -111,8 +111,8 @@ func (h *house) count(table string, where dbx.Expression) int64 {
 	return n
 }
 
-// joinLocal makes this process the local node, with wings on a fake engine.
-func (h *house) joinLocal() {
+// joinLocal makes this process the local node, with wings on the fake engine that it returns.
+func (h *house) joinLocal() *fake.Machine {
 	h.t.Helper()
 	_, token, _, err := h.Fleet.EnsureLocalNode(fleet.LocalNode{Name: "us-east-1", Addresses: []string{"127.0.0.1"},
 		Capacity: wire.Capacity{CPUMillicores: 8000, MemoryMiB: 16 << 10, DiskMiB: 200 << 10}})
@@ -135,6 +135,7 @@ func (h *house) joinLocal() {
 	h.t.Cleanup(wings.Stop)
 	tie.Start(context.Background(), wings.Handler())
 	h.t.Cleanup(tie.Stop)
+	return m
 }
 
 // as returns the panel as a person of the demo sees it.

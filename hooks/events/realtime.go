@@ -304,10 +304,14 @@ func (o *Outbox) cutTenant(tenant string) {
 	}
 }
 
+// cut ends the connections of an account, with a seat or without. PocketBase takes the account away from a connection
+// when its tokens are void, which may come before this: the feed still knows whose it was.
 func (o *Outbox) cut(account string) {
-	o.hub.revoke(account, "")
+	o.revoke(account, "")
 	for id, client := range o.app.SubscriptionsBroker().Clients() {
-		if auth, _ := client.Get(apis.RealtimeClientAuthKey).(*core.Record); auth != nil && auth.Id == account {
+		auth, _ := client.Get(apis.RealtimeClientAuthKey).(*core.Record)
+		f, ours := client.(*feed)
+		if auth != nil && auth.Id == account || ours && f.admittedFor(account) {
 			o.app.SubscriptionsBroker().Unregister(id)
 		}
 	}
@@ -333,6 +337,12 @@ type feed struct {
 
 // Id tells every instance where the connection is.
 func (f *feed) Id() string { return f.id } //nolint:staticcheck // subscriptions.Client calls it so
+
+func (f *feed) admittedFor(account string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.user == account
+}
 
 // push queues a message. A full queue is replaced by one resync: what waits in it is then moot.
 func (f *feed) push(topic string, data []byte) {

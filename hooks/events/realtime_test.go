@@ -241,6 +241,33 @@ func TestAChangedPasswordStopsTheStream(t *testing.T) {
 	})
 }
 
+// PocketBase takes the account away from a connection before the end of its tokens is heard of, or afterwards.
+func TestAConnectionOfAChangedAccountEnds(t *testing.T) {
+	bubble(t, func(t *testing.T, app core.App) {
+		o := New(app, nil, quiet)
+		start(t, o)
+		alice, bob := newUser(t, app, "alice"), newUser(t, app, "bob")
+		of := func(user *core.Record, scope map[string]Scope) *feed { return seat(t, o, user, scope) }
+		forgotten, known := of(alice, map[string]Scope{acme: {All: true}}), of(alice, map[string]Scope{acme: {All: true}})
+		seatless, seatlessForgotten := of(alice, nil), of(alice, nil) // an operator who watches collections
+		other := of(bob, map[string]Scope{acme: {All: true}})
+		forgotten.Unset(apis.RealtimeClientAuthKey)
+		seatlessForgotten.Unset(apis.RealtimeClientAuthKey)
+		if err := o.AccountChanged(app, alice.Id); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		for what, f := range map[string]*feed{"known": known, "forgotten": forgotten, "seatless": seatless, "seatless and forgotten": seatlessForgotten} {
+			if got := drain(f); !slices.Equal(got, []string{"closed"}) {
+				t.Errorf("%s: %v", what, got)
+			}
+		}
+		if got := drain(other); len(got) != 0 {
+			t.Errorf("bob's: %v", got)
+		}
+	})
+}
+
 func TestARevocationThatCrossesAnAdmissionWins(t *testing.T) {
 	bubble(t, func(t *testing.T, app core.App) {
 		o := New(app, nil, quiet)
