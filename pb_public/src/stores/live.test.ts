@@ -220,6 +220,20 @@ describe('Live', () => {
     expect(stale(['org', 'owls', 'blueprints'])).toBe(false);
     live.stop();
   });
+  it('asks at once whether one is still let in when the connection is cut', async () => {
+    const realtime = aRealtime();
+    const live = new Live(client, 'owls', 't1', realtime);
+    live.start();
+    await vi.waitFor(() => expect(realtime.topics.size).toBe(1));
+    const current = ['org', 'owls', 'current'];
+    client.setQueryData(current, {});
+    client.setQueryData(detail, aServer());
+    realtime.isConnected = false;
+    realtime.onDisconnect?.([]);
+    expect(stale(current)).toBe(true);
+    expect(stale(detail)).toBe(false); // the rest once it is back
+    live.stop();
+  });
   it('subscribes to its own topic and to nothing else', async () => {
     const realtime = aRealtime();
     const live = new Live(client, 'owls', 't1', realtime);
