@@ -42,6 +42,8 @@ func main() {
 	var config *hooks.Config // flags are parsed before anything connects
 	app := pocketbase.NewWithConfig(pocketbase.Config{HideStartBanner: true, DefaultEncryptionEnv: hooks.SettingsKeyEnv, DBConnect: func(path string) (*dbx.DB, error) { return config.Connect(path) }})
 	app.RootCmd.Use, app.RootCmd.Short, app.RootCmd.Version = "mambahost", "Game-server hosting from one binary", version
+	app.RootCmd.SilenceErrors = true // they are printed below; PocketBase throws away all that commands write to their error stream instead
+	app.RootCmd.SetErr(os.Stderr)
 	config = hooks.Flags(app.RootCmd.PersistentFlags(), version)
 	// --help is cobra's, once all commands are there.
 	if err := app.RootCmd.ParseFlags(os.Args[1:]); err != nil && !errors.Is(err, pflag.ErrHelp) {

@@ -58,7 +58,7 @@ status=0
 for journey in "${journeys[@]}"; do
   part=$(basename "$journey" .test.mjs)
   start_panel "$part"
-  E2E_BASE_URL=http://$http E2E_MAIL_URL=$mail E2E_RESULTS=$results \
+  E2E_BASE_URL=http://$http E2E_MAIL_URL=$mail E2E_RESULTS=$results E2E_DATA=$work/$part/pb_data \
     node --test --test-reporter=tap "${only[@]}" "$journey" | tee -a "$results/$name.txt" || status=1
   stop_panel
 done

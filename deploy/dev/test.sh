@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 . deploy/dev/lib.sh
 need_go
-need_packages dockerd=docker.io docker=docker.io iptables=iptables chromium=chromium busybox=busybox-static ip=iproute2 curl=curl xz=xz-utils
+need_packages dockerd=docker.io docker=docker.io iptables=iptables chromium=chromium busybox=busybox-static ip=iproute2 curl=curl xz=xz-utils sqlite3=sqlite3
 need_node
 need_postgres
 work=$(mktemp -d /tmp/mamba-test.XXXXXX)

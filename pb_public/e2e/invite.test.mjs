@@ -1,6 +1,10 @@
-// A friend is given one server's console and nothing else, and loses it again: two people in two browsers.
+// A friend is given one server's console and nothing else, and loses it again: two people in two browsers. The audit
+// log has it all, and who edits it is found.
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { after, before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { axe, base, launch, mailLink, newAddress, newPage } from './browser.mjs';
 
 let browser;
@@ -11,6 +15,7 @@ after(() => browser?.close());
 
 const PASSWORD = 'a-long-password';
 const INSTALL_MS = 120_000;
+const CUT_MS = 1000; // from the request that takes an access away to the end of the console
 const heading = (page, name, level = 1) => page.getByRole('heading', { name, level });
 const main = (page) => page.getByRole('navigation', { name: 'Main' });
 const parts = (page) =>
@@ -34,6 +39,18 @@ async function makeServer(page, org, name, start) {
   return (await answer.json()).server.id;
 }
 
+const run = promisify(execFile);
+const data = process.env.E2E_DATA; // the panel's folder; deploy/dev/browser.sh sets it
+const program = fileURLToPath(new URL('../../bin/mambahost', import.meta.url));
+/** How "audit verify" ends beside the running panel, and what it says. */
+const verifyAudit = () =>
+  run(program, ['audit', 'verify', '--dir', data]).then(
+    ({ stdout, stderr }) => ({ code: 0, said: stdout + stderr }),
+    ({ code, stdout, stderr }) => ({ code, said: stdout + stderr }),
+  );
+const sql = async (statement) =>
+  (await run('sqlite3', ['-cmd', '.timeout 10000', `${data}/data.db`, statement])).stdout.trim();
+
 test('T30 a friend is let in for one server’s console, by mail, and out again', { timeout: 300_000 }, async (t) => {
   const owner = await newPage(browser);
   const friend = await newPage(browser, { viewport: { width: 390, height: 844 }, colorScheme: 'dark' });
@@ -46,6 +63,7 @@ test('T30 a friend is let in for one server’s console, by mail, and out again'
   const [olga, fred] = [newAddress('olga'), newAddress('fred')];
   let org;
   let server;
+  let cut;
 
   await t.test('the owner has an organisation with two servers', async () => {
     const { page } = owner;
@@ -145,7 +163,9 @@ test('T30 a friend is let in for one server’s console, by mail, and out again'
     await main(page).getByRole('link', { name: 'Servers' }).click();
     await page.getByTestId('server-row').waitFor();
     assert.equal(await page.getByTestId('server-row').count(), 1);
+    const opened = page.waitForEvent('websocket', (socket) => socket.url().includes(`/${server}/console/`));
     await page.goto(`/o/${org}/servers/${server}/console`);
+    cut = (await opened).waitForEvent('close', { timeout: 0 }).then(() => performance.now());
     await page.locator('[data-testid="status-line"] [data-status="RUNNING"]').waitFor({ timeout: INSTALL_MS });
     await page.getByLabel('Command').fill('say hello from a friend');
     await page.getByLabel('Command').press('Enter');
@@ -160,13 +180,21 @@ test('T30 a friend is let in for one server’s console, by mail, and out again'
     await page.getByRole('button', { name: 'Take away the access of Fred Friend' }).click();
     await page.getByRole('dialog').getByText('loses the role Console only on Friday night').waitFor();
     await look(page, 'take access away');
+    const asked = page.waitForRequest((r) => r.method() === 'DELETE').then(() => performance.now());
+    const told = friend.page
+      .getByRole('heading', { name: 'This server does not exist', level: 1 }) // by itself
+      .waitFor()
+      .then(() => performance.now());
     await page.getByRole('dialog').getByRole('button', { name: 'Take away' }).click();
+    const from = await asked;
+    const [ended, said] = [(await cut) - from, (await told) - from];
+    t.diagnostic(`T30: the console was cut after ${ended.toFixed(0)} ms, its page said so after ${said.toFixed(0)} ms`);
+    assert.ok(ended <= CUT_MS, `the friend’s console was cut after ${ended} ms`);
     await page.getByTestId('access').waitFor({ state: 'detached' });
     await page.goto(`/o/${org}/settings/members`);
     const row = page.getByTestId('member').filter({ hasText: 'Fred Friend' });
     await row.getByText('No access to any server yet').waitFor();
     await look(page, 'members');
-    await friend.page.getByRole('heading', { name: 'This server does not exist', level: 1 }).waitFor(); // by itself
     friend.errors.splice(0); // the browser's own lines about the 404s that say so
     await row.getByRole('button', { name: 'Remove' }).click();
     await page.getByRole('dialog').getByRole('button', { name: 'Remove' }).click();
@@ -174,6 +202,30 @@ test('T30 a friend is let in for one server’s console, by mail, and out again'
     await page.getByRole('link', { name: 'Danger zone' }).click();
     await page.getByText('There is no other member yet.').waitFor();
     await look(page, 'danger zone');
+  });
+
+  await t.test('the owner finds all of it in the audit log', async () => {
+    const { page } = owner;
+    await page.getByRole('link', { name: 'Audit log' }).click();
+    const entry = (action, who) => page.getByTestId('entry').filter({ hasText: action }).filter({ hasText: who });
+    await entry('member.remove', 'Olga Owner').waitFor();
+    await look(page, 'audit log');
+    const wanted = [
+      ['member.invite', 'Olga Owner', fred],
+      ['member.join', 'Fred Friend', server],
+      ['console.command', 'Fred Friend', 'say hello from a friend'],
+      ['member.update', 'Olga Owner', '"from": "Console only"'],
+      ['member.remove', 'Olga Owner', 'users'],
+    ];
+    for (const [action, who, text] of wanted) {
+      const one = entry(action, who);
+      await one.locator('summary').click();
+      await one.getByRole('definition').filter({ hasText: text }).first().waitFor();
+    }
+    await look(page, 'audit log with what was done');
+    await page.getByLabel('What', { exact: true }).selectOption('Console');
+    await entry('member.remove', 'Olga Owner').waitFor({ state: 'detached' });
+    await entry('console.command', 'Fred Friend').waitFor();
   });
 
   await t.test('an invitation that is over says what to do', async () => {
@@ -194,6 +246,20 @@ test('T30 a friend is let in for one server’s console, by mail, and out again'
     await page.getByLabel('Name of the organisation').fill('Early Birds');
     await page.getByRole('button', { name: 'Save changes' }).click();
     await page.getByRole('button', { name: 'Switch organisation. Now: Early Birds' }).first().waitFor();
+  });
+
+  await t.test('a row that was edited behind the panel is found', async () => {
+    const before = await verifyAudit();
+    assert.equal(before.code, 0, before.said);
+    assert.match(before.said, new RegExp(`^${org}-x .*: in order$`, 'm'));
+    const row = await sql(
+      "UPDATE audit_logs SET metadata = replace(metadata, 'hello', 'nothing') WHERE action = 'console.command' RETURNING seq || ' ' || id",
+    );
+    const after = await verifyAudit();
+    assert.equal(after.code, 1, after.said);
+    const fault = `edited at row ${row}: the row was changed after it was written`;
+    assert.ok(after.said.includes(`  ${fault}\n`), after.said);
+    t.diagnostic(`T30: audit verify: ${before.said.trim().replaceAll('\n', '; ')}; after an edit: ${fault}`);
   });
 
   assert.deepEqual([...owner.errors, ...friend.errors], [], 'the browsers’ consoles');

@@ -220,6 +220,21 @@ describe('Live', () => {
     expect(stale(['org', 'owls', 'blueprints'])).toBe(false);
     live.stop();
   });
+  it('asks at once what one is still let in to when the connection is cut', async () => {
+    const realtime = aRealtime();
+    const live = new Live(client, 'owls', 't1', realtime);
+    live.start();
+    await vi.waitFor(() => expect(realtime.topics.size).toBe(1));
+    const current = ['org', 'owls', 'current'];
+    client.setQueryData(current, {});
+    client.setQueryData(detail, aServer());
+    client.setQueryData(list, page());
+    realtime.isConnected = false;
+    realtime.onDisconnect?.([]);
+    expect([stale(current), stale(detail)]).toEqual([true, true]);
+    expect(stale(list)).toBe(false); // the rest once it is back
+    live.stop();
+  });
   it('subscribes to its own topic and to nothing else', async () => {
     const realtime = aRealtime();
     const live = new Live(client, 'owls', 't1', realtime);

@@ -199,6 +199,7 @@ export class Live {
   private lost(): void {
     if (this.stopped) return;
     this.set({ lostAt: this.state.lostAt ?? Date.now() });
+    again(this.client, this.org, 'current', 'server'); // perhaps one was cut off: then the SDK is refused from now on
     clearInterval(this.poll);
     let before = false;
     this.poll = setInterval(() => {

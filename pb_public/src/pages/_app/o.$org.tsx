@@ -31,10 +31,14 @@ function Organisation() {
   const current = useQuery(currentQuery(org));
   const account = useQuery(accountQuery).data;
   const moved = useMoved(org, current.data?.tenant.id, tenants);
+  const client = useQueryClient();
   useEffect(() => rememberTenant(org), [org]);
   const failed = current.error && asApiError(current.error);
   const missing = failed?.status === 404 && !moved; // also when one was in it a moment ago
   const held = failed?.code === 'second_factor_required'; // the account is one's own: that page stays open
+  useEffect(() => {
+    if (held) void client.invalidateQueries({ queryKey: tenantsQuery.queryKey }); // that it requires one may be new
+  }, [held, client]);
   const own = useLocation({ select: (l) => l.pathname.startsWith(`/o/${org}/account`) });
   const error = missing || held || !current.data ? failed : null;
   return (

@@ -117,7 +117,7 @@ function SetUp({ begun, close, confirm }: SetUpProps) {
           <p>{t('factor.scan')}</p>
           <img className={classes.qr} src={begun.qr} alt={t('factor.picture')} width={240} height={240} />
           <div>
-            <span>{t('factor.key')}</span>
+            <span className={classes.label}>{t('factor.key')}</span>
             <p className={classes.key} data-testid="totp-secret">
               {begun.secret}
             </p>

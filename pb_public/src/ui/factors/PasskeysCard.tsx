@@ -52,54 +52,56 @@ function Loaded({ factors }: { factors: Factors }) {
   const last = !factors.totp && factors.passkeys.length === 1;
   return (
     <Card title={t('factor.passkeys')} lead={t('factor.passkeysLead')}>
-      {factors.passkeys.length === 0 ? (
-        <p className="muted">{t('factor.passkeyNone')}</p>
-      ) : (
-        <ul className={classes.rows}>
-          {factors.passkeys.map((one) => (
-            <li key={one.id} className={classes.row} data-testid="passkey">
-              <div className={classes.what}>
-                <strong>{one.name}</strong>
-                <p>
-                  {one.last_used ? (
-                    <>
-                      {t('factor.passkeyUsed')} <Ago at={one.last_used} />
-                    </>
-                  ) : (
-                    t('factor.passkeyNever')
-                  )}
-                </p>
-              </div>
-              <div className={classes.buttons}>
-                <Button
-                  variant="subtle"
-                  size="compact-sm"
-                  aria-label={t('factor.passkeyRename', { name: one.name })}
-                  onClick={() => setRenaming(one)}
-                >
-                  {t('action.rename')}
-                </Button>
-                <Button
-                  variant="subtle"
-                  color="red"
-                  size="compact-sm"
-                  aria-label={t('factor.passkeyRemove', { name: one.name })}
-                  onClick={() => setRemoving(one)}
-                >
-                  {t('action.remove')}
-                </Button>
-              </div>
-            </li>
-          ))}
-        </ul>
-      )}
-      {possible && !elsewhere ? (
-        <Button variant="default" loading={add.busy} onClick={() => setAdding(true)}>
-          {t('factor.passkeyAdd')}
-        </Button>
-      ) : (
-        <p className="muted">{elsewhere ? t('factor.passkeysAt', { url: at }) : t('factor.passkeysNot')}</p>
-      )}
+      <div className={classes.body}>
+        {factors.passkeys.length === 0 ? (
+          <p className="muted">{t('factor.passkeyNone')}</p>
+        ) : (
+          <ul className={classes.rows}>
+            {factors.passkeys.map((one) => (
+              <li key={one.id} className={classes.row} data-testid="passkey">
+                <div className={classes.what}>
+                  <strong>{one.name}</strong>
+                  <p>
+                    {one.last_used ? (
+                      <>
+                        {t('factor.passkeyUsed')} <Ago at={one.last_used} />
+                      </>
+                    ) : (
+                      t('factor.passkeyNever')
+                    )}
+                  </p>
+                </div>
+                <div className={classes.buttons}>
+                  <Button
+                    variant="subtle"
+                    size="compact-sm"
+                    aria-label={t('factor.passkeyRename', { name: one.name })}
+                    onClick={() => setRenaming(one)}
+                  >
+                    {t('action.rename')}
+                  </Button>
+                  <Button
+                    variant="subtle"
+                    color="red"
+                    size="compact-sm"
+                    aria-label={t('factor.passkeyRemove', { name: one.name })}
+                    onClick={() => setRemoving(one)}
+                  >
+                    {t('action.remove')}
+                  </Button>
+                </div>
+              </li>
+            ))}
+          </ul>
+        )}
+        {possible && !elsewhere ? (
+          <Button variant="default" loading={add.busy} onClick={() => setAdding(true)}>
+            {t('factor.passkeyAdd')}
+          </Button>
+        ) : (
+          <p className="muted">{elsewhere ? t('factor.passkeysAt', { url: at }) : t('factor.passkeysNot')}</p>
+        )}
+      </div>
       {dialog}
       <NameDialog
         key={renaming?.id ?? 'new'}

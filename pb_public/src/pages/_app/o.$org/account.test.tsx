@@ -116,8 +116,12 @@ describe('an organisation that requires a second factor', () => {
   };
   const held = new Answer(403, { code: 'second_factor_required', message: 'This organisation lets in only those.' });
   it('says why nobody gets in without one, leads to setting it up, and back', async () => {
-    const panel = aPanel({ ...security(none), 'GET tenants': { items: [tenant] }, 'GET tenants/current': held });
-    const { at } = showPage('/o/owls/servers');
+    const panel = aPanel(security(none));
+    const { at, client } = showPage('/o/owls/servers');
+    await screen.findByText('Friday night', {}, PATIENCE);
+    panel.routes['GET tenants'] = { items: [tenant] }; // from now on
+    panel.routes['GET tenants/current'] = held;
+    void client.invalidateQueries({ queryKey: ['org', 'owls', 'current'] });
     fireEvent.click(await screen.findByRole('link', { name: 'Set up a second factor' }, PATIENCE));
     await waitFor(() => expect(at()).toBe('/o/owls/account/security'));
     await screen.findByText('Night Owls requires a second factor');

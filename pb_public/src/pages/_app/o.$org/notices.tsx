@@ -27,7 +27,17 @@ function Notices() {
   if (notices.error && !data) return <Failure cause={notices.error} retry={() => void notices.refetch()} />;
   return (
     <>
-      <PageHead title={t('notices.title')} />
+      <PageHead
+        title={t('notices.title')}
+        action={
+          data &&
+          data.unread > 0 && (
+            <Button variant="default" loading={busy} onClick={() => void run()}>
+              {t('notices.readAll')}
+            </Button>
+          )
+        }
+      />
       {!data ? (
         <Skeleton height={320} radius={12} />
       ) : data.total === 0 ? (
@@ -38,22 +48,21 @@ function Notices() {
         />
       ) : (
         <Card>
-          {data.unread > 0 && (
-            <Button variant="default" loading={busy} onClick={() => void run()}>
-              {t('notices.readAll')}
-            </Button>
-          )}
           <ul className={classes.list}>
             {data.items.map((one) => (
               <Row key={one.id} one={one} />
             ))}
           </ul>
-          <Button variant="subtle" disabled={page === 1} onClick={() => setPage(page - 1)}>
-            {t('notices.newer')}
-          </Button>
-          <Button variant="subtle" disabled={page * data.per_page >= data.total} onClick={() => setPage(page + 1)}>
-            {t('notices.older')}
-          </Button>
+          {data.total > data.per_page && (
+            <div className={classes.pages}>
+              <Button variant="default" disabled={page === 1} onClick={() => setPage(page - 1)}>
+                {t('notices.newer')}
+              </Button>
+              <Button variant="default" disabled={page * data.per_page >= data.total} onClick={() => setPage(page + 1)}>
+                {t('notices.older')}
+              </Button>
+            </div>
+          )}
         </Card>
       )}
     </>

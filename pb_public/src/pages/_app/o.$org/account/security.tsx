@@ -42,9 +42,11 @@ function Held() {
     );
   return (
     <Notice tone="working" title={t('factor.heldBack', { name })}>
-      <ButtonLink to="/o/$org/servers" params={{ org }}>
-        {t('factor.heldGo', { name })}
-      </ButtonLink>
+      <p className={classes.way}>
+        <ButtonLink to="/o/$org/servers" params={{ org }}>
+          {t('factor.heldGo', { name })}
+        </ButtonLink>
+      </p>
     </Notice>
   );
 }

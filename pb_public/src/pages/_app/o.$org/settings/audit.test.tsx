@@ -32,12 +32,20 @@ const readers = (items: AuditEntry[], total = items.length) => ({
 });
 
 it('shows who did what, and the whole of an entry', async () => {
-  aPanel(readers([entry(2, { actor_type: 'apikey', actor_name: 'robot (API key of Ana)' }), entry(1)]));
+  aPanel(
+    readers([
+      entry(2, { actor_type: 'apikey', actor_name: 'robot (API key of Ana)' }),
+      entry(1, { action: 'server.fly' }),
+    ]),
+  );
   showPage('/o/owls/settings/audit');
-  const [newest] = await screen.findAllByTestId('entry', {}, PATIENCE);
+  const [newest, newer] = await screen.findAllByTestId('entry', {}, PATIENCE);
   expect(newest?.textContent).toContain('robot (API key of Ana)');
   for (const text of ['server.start', 'servers server000000001', '203.0.113.7', 'curl', 'req1', '<b>one</b>'])
     expect(newest?.textContent).toContain(text);
+  expect(newest?.querySelector('strong')?.textContent).toBe('Started a server');
+  expect(newer?.querySelector('strong')).toBeNull(); // what a newer panel may write
+  expect(newer?.textContent).toContain('server.fly');
   expect(screen.getByText('2 entries')).toBeTruthy();
 });
 
@@ -61,6 +69,8 @@ it('narrows, pages, and says that nothing fits', async () => {
   panel.routes['GET audit'] = { items: [entry(1)], page: 1, per_page: 50, total: 1 };
   fireEvent.click(screen.getByRole('button', { name: 'Show everything' }));
   await screen.findAllByTestId('entry');
+  const typed = ['Id of what it is about', 'From', 'What'].map((name) => screen.getByLabelText<HTMLInputElement>(name));
+  expect(typed.map((field) => field.value)).toEqual(['', '', '']);
 });
 
 it('says why it could not be loaded, and that nothing has happened yet', async () => {

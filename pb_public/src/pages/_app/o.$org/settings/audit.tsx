@@ -1,5 +1,5 @@
 import { Button, NativeSelect, Skeleton, TextInput } from '@mantine/core';
-import { IconDownload, IconListSearch } from '@tabler/icons-react';
+import { IconChevronRight, IconDownload, IconListSearch } from '@tabler/icons-react';
 import { useQuery } from '@tanstack/react-query';
 import { createFileRoute } from '@tanstack/react-router';
 import { useState } from 'react';
@@ -43,6 +43,7 @@ function Audit() {
 
 function Log({ org }: { org: string }) {
   const [q, setQ] = useState<AuditQuery>(first);
+  const [cleared, setCleared] = useState(0);
   const log = useQuery(auditQuery(org, q));
   const take = useAct(async (format: 'csv' | 'json') => saveFile(await exportAudit(org, q, format)));
   const narrowed = Object.entries(q).some(([key, value]) => key !== 'page' && value);
@@ -67,7 +68,7 @@ function Log({ org }: { org: string }) {
         </div>
       }
     >
-      <Filters org={org} q={q} onChange={(change) => setQ({ ...q, ...change, page: 1 })} />
+      <Filters key={cleared} org={org} q={q} onChange={(change) => setQ({ ...q, ...change, page: 1 })} />
       {page === undefined ? (
         log.error ? (
           <Failure cause={log.error} retry={() => void log.refetch()} />
@@ -81,7 +82,13 @@ function Log({ org }: { org: string }) {
           lead={t(narrowed ? 'audit.nothingLead' : 'audit.emptyLead')}
         >
           {narrowed && (
-            <Button variant="default" onClick={() => setQ(first)}>
+            <Button
+              variant="default"
+              onClick={() => {
+                setQ(first);
+                setCleared(cleared + 1); // the fields are empty again, too
+              }}
+            >
               {t('audit.clear')}
             </Button>
           )}
@@ -164,6 +171,7 @@ function Filters({ org, q, onChange }: { org: string; q: AuditQuery; onChange: (
 }
 
 function Row({ one }: { one: AuditEntry }) {
+  const did = tMaybe(`audit.did.${one.action}`);
   const details: [string, string][] = [
     [t('audit.when'), exact(one.at)],
     [t('audit.by'), `${one.actor_name} (${one.actor_type}${one.actor ? `, ${one.actor}` : ''})`],
@@ -179,8 +187,11 @@ function Row({ one }: { one: AuditEntry }) {
         <span className={classes.when}>
           <Ago at={one.at} />
         </span>
-        <strong className="mono">{one.action}</strong>
+        <span className={classes.did}>
+          {did && <strong>{did}</strong>} <span className="mono">{one.action}</span>
+        </span>
         <span className={classes.who}>{one.actor_name || one.actor_type}</span>
+        <IconChevronRight className={classes.more} size={17} stroke={1.7} aria-hidden="true" />
       </summary>
       <dl className={classes.details}>
         {details
