@@ -628,7 +628,7 @@ func TestKeysRotate_ProcessKilled(t *testing.T) {
 			t.Error("the victim did not begin")
 		}
 		go func() { _, _ = io.Copy(io.Discard, out) }()
-		time.Sleep(rand.N(400 * time.Millisecond)) // where the kill falls is the point of the test
+		<-time.After(rand.N(400 * time.Millisecond)) // where the kill falls is the point of the test
 		if err := cmd.Process.Kill(); err != nil {
 			t.Error(err)
 		}

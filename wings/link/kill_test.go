@@ -52,7 +52,7 @@ func TestT14_AKillLeavesAUsableIdentity(t *testing.T) {
 		if !bufio.NewScanner(out).Scan() {
 			t.Error("the victim did not begin")
 		}
-		time.Sleep(rand.N(20 * time.Millisecond)) // where the kill falls is the point of the test
+		<-time.After(rand.N(20 * time.Millisecond)) // where the kill falls is the point of the test
 		if err := cmd.Process.Kill(); err != nil {
 			t.Error(err)
 		}
