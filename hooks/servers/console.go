@@ -231,7 +231,7 @@ func (p *consoleProxy) guard() {
 func (p *consoleProxy) stillMay() bool {
 	err := p.actor.Still(p.app)
 	if err == nil && p.over.Load() {
-		err = access.Forbidden("forbidden", "The state of this organisation has changed.")
+		err = access.Forbidden("tenant_changed", "The state of this organisation has changed.")
 	}
 	if err == nil {
 		err = p.s.Tenancy.Can(p.app, p.actor, "console.read", tenancy.Resource{Tenant: p.tenant, Server: p.server})
