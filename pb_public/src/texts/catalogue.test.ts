@@ -85,6 +85,7 @@ it('no component holds words of its own', () => {
 
 // Texts found by a key that is put together: `status.${phase}`.
 const composed = [
+  'audit.did.',
   'status.',
   'activity.kinds.',
   'server.done.',
