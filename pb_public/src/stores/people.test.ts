@@ -32,6 +32,7 @@ describe('roles', () => {
       'Organisation',
       'Members',
       'Roles',
+      'API keys',
       'Audit log',
       'weather',
     ]);
