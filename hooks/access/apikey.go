@@ -97,10 +97,7 @@ func (d *Access) keyHash(token string) string {
 // LoadKey is middleware for every route, after PocketBase has read the token: it knows an API key by its beginning.
 // PocketBase's own routes never see one: there it is nobody's.
 func (d *Access) LoadKey(e *core.RequestEvent) error {
-	token := e.Request.Header.Get("Authorization")
-	if len(token) > 7 && strings.EqualFold(token[:7], "Bearer ") {
-		token = token[7:]
-	}
+	token := bearerToken(e.Request)
 	if !strings.HasPrefix(token, keyPrefix) {
 		return e.Next()
 	}

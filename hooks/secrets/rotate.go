@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -218,7 +219,7 @@ func (k *Keeper) addKeys(ctx context.Context, app core.App, r Rotation, since ti
 	for i, scope := range list {
 		r.Progress("new keys", i, len(list))
 		purpose, derived := strings.CutPrefix(scope, derivedPrefix)
-		if derived && !contains(r.Derived, purpose) {
+		if derived && !slices.Contains(r.Derived, purpose) {
 			continue
 		}
 		err := k.change(ctx, app, r, scope, func(tx core.App, row *collections.DataKey) error {
@@ -235,15 +236,6 @@ func (k *Keeper) addKeys(ctx context.Context, app core.App, r Rotation, since ti
 		}
 	}
 	return nil
-}
-
-func contains(list []string, one string) bool {
-	for _, s := range list {
-		if s == one {
-			return true
-		}
-	}
-	return false
 }
 
 func (k *Keeper) addKey(tx core.App, row *collections.DataKey, since time.Time) error {
