@@ -45,7 +45,7 @@ func TestBench(t *testing.T) {
 	}{
 		{"create", benchCreate}, {"start", benchColdStart}, {"memory", benchIdleMemory},
 		{"console", benchConsole}, {"flood", benchFlood}, {"seeded", benchSeeded}, {"ingest", benchIngest},
-		{"databases", benchDatabases},
+		{"can", benchCan}, {"databases", benchDatabases},
 	} {
 		t.Run(b.name, func(t *testing.T) { b.run(t, r, size) })
 	}

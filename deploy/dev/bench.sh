@@ -4,7 +4,7 @@
 #   --write      put the table into docs/performance.md
 #   --small      small numbers of everything: shows that it runs, measures nothing
 #   --pairs N    rounds of both sides (10)
-#   --only NAME  create, start, memory, console, flood, seeded, ingest or databases; or simulation, which
+#   --only NAME  create, start, memory, console, flood, seeded, ingest, can or databases; or simulation, which
 #                is no part of the whole (make simulate; docs/scale.md, table in test-results/simulation.md)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -26,7 +26,7 @@ need_packages ps=procps
 games= rows= # what the parts need: an engine with images and the web app; a PostgreSQL
 case $only in
   "") games=yes rows=yes ;;
-  /databases | /simulation) rows=yes ;;
+  /can | /databases | /simulation) rows=yes ;;
   *) games=yes ;;
 esac
 if [ -n "$games" ]; then

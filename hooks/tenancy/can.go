@@ -53,17 +53,13 @@ func (t *Tenancy) Can(app core.App, a access.Actor, permission string, r Resourc
 		return nil
 	}
 	var row struct {
-		Status  string `db:"status"`
-		Reason  string `db:"reason"`
-		Needs   bool   `db:"required"`
-		Member  int64  `db:"member"`
-		Bound   int64  `db:"bound"`
-		Granted int64  `db:"granted"`
-		Known   int64  `db:"known"`
-		Title   string `db:"title"`
+		Status, Reason, Title         string
+		Needs                         bool
+		Member, Bound, Granted, Known int64
 	}
-	err := app.ConcurrentDB().NewQuery(canQuery).
-		Bind(dbx.Params{"permission": permission, "user": a.ID, "server": r.Server, "tenant": r.Tenant}).One(&row)
+	err := t.question(app.ConcurrentDB()).
+		Bind(dbx.Params{"permission": permission, "user": a.ID, "server": r.Server, "tenant": r.Tenant}).
+		Row(&row.Status, &row.Reason, &row.Needs, &row.Member, &row.Bound, &row.Granted, &row.Known, &row.Title)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return fmt.Errorf("ask whether %s may %s: %w", a.ID, permission, err)
 	}
@@ -105,6 +101,29 @@ func (t *Tenancy) Can(app core.App, a access.Actor, permission string, r Resourc
 		return access.Forbidden("tenant_suspended", strings.TrimSpace("This organisation is suspended. Nothing can be changed until that is resolved. "+row.Reason))
 	}
 	return access.Forbidden("tenant_deleting", "This organisation is being deleted. Nothing can be changed any more.")
+}
+
+// question returns canQuery, ready to be bound. Most of what it costs is to parse and plan it, so a database is asked
+// with a statement that it has prepared once; what it answers is never kept. A transaction plans anew: its connection
+// is one that nobody prepared for.
+func (t *Tenancy) question(db dbx.Builder) *dbx.Query {
+	pool, ok := db.(*dbx.DB)
+	if !ok {
+		return db.NewQuery(canQuery)
+	}
+	kept, ok := t.questions.Load(pool)
+	if !ok {
+		q := pool.NewQuery(canQuery).Prepare()
+		if q.LastError != nil {
+			return pool.NewQuery(canQuery) // its own error tells why
+		}
+		var lost bool
+		if kept, lost = t.questions.LoadOrStore(pool, q); lost {
+			_ = q.Close() // another was quicker; nothing was asked with this one
+		}
+	}
+	q := *kept.(*dbx.Query) // the statement is for everybody, what is bound to it is not
+	return &q
 }
 
 func noServer() *access.Error {

@@ -3,7 +3,9 @@ package tenancy_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -79,4 +81,45 @@ func TestCanIsOneIndexedQuery(t *testing.T) {
 		t.Errorf("the plan reads a whole table:\n%s", text)
 	}
 	t.Logf("%d questions, %d queries", n, asked.Load())
+}
+
+// All ask with one prepared statement: each gets his own answer, inside of a transaction as well, and what changed
+// between two questions is in the second.
+func TestTheStatementOfCanIsEverybodys(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	people := []struct {
+		who  person
+		want string
+	}{{h.owner, ""}, {h.member, "forbidden"}, {h.stranger, "tenant_not_found"}}
+	var g sync.WaitGroup
+	for i := range 24 {
+		p := people[i%len(people)]
+		g.Go(func() {
+			for range 50 {
+				err := h.tenancy.Can(h, p.who.actor(), "tenant.update", tenancy.Resource{Tenant: h.tenant})
+				if got := code(t, err); got != p.want {
+					t.Errorf("%s was told %q, not %q", p.who.Id, got, p.want)
+					return
+				}
+			}
+		})
+	}
+	g.Wait()
+	left := errors.New("take it back")
+	err := h.RunInTransaction(func(tx core.App) error {
+		if _, err := tx.NonconcurrentDB().Update("tenants", dbx.Params{"status": tenancy.StatusDeleting}, dbx.HashExp{"id": h.tenant}).Execute(); err != nil {
+			return err
+		}
+		if got := code(t, h.tenancy.Can(tx, h.owner.actor(), "tenant.update", tenancy.Resource{Tenant: h.tenant})); got != "tenant_deleting" {
+			t.Errorf("the transaction was told %q of what it changed", got)
+		}
+		return left
+	})
+	if !errors.Is(err, left) {
+		t.Fatal(err)
+	}
+	if err := h.tenancy.Can(h, h.owner.actor(), "tenant.update", tenancy.Resource{Tenant: h.tenant}); err != nil {
+		t.Errorf("after it was taken back: %v", err)
+	}
 }

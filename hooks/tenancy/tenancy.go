@@ -12,6 +12,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/pocketbase/dbx"
@@ -94,7 +95,10 @@ type Config struct {
 }
 
 // Tenancy answers who may do what. Its methods can be called concurrently.
-type Tenancy struct{ cfg Config }
+type Tenancy struct {
+	cfg       Config
+	questions sync.Map // *dbx.DB → *dbx.Query: what Can asks, prepared
+}
 
 // New checks the configuration and registers the job that mails invites.
 func New(c Config) (*Tenancy, error) {
@@ -111,7 +115,7 @@ func New(c Config) (*Tenancy, error) {
 		c.MaxTenants = DefaultMaxTenants
 	}
 	c.Quota = c.Quota.or(DefaultQuota)
-	t := &Tenancy{c}
+	t := &Tenancy{cfg: c}
 	c.Jobs.Handle(mailJob, jobs.Options{MaxAttempts: inviteMailTries, BackoffMin: 10 * time.Second, BackoffMax: time.Hour, Timeout: time.Minute}, t.sendInvite, nil)
 	return t, nil
 }
