@@ -70,15 +70,23 @@ func Main(m *testing.M) int {
 }
 
 // Share is the part (1/Share) of its cases that a property test with a database runs: all on SQLite,
-// a tenth on PostgreSQL, where a statement costs a round trip, and all on both in the nightly lane.
+// a tenth on PostgreSQL, where a statement costs a round trip, and all on both in the nightly lane. Of that,
+// `go test -short` (make check) runs a fifth. Flags must have been parsed.
 func Share() int {
+	share := 1
 	if OnPostgres() && os.Getenv("MAMBA_NIGHTLY") == "" {
-		return postgresShare
+		share = postgresShare
 	}
-	return 1
+	if testing.Short() {
+		share *= shortShare
+	}
+	return share
 }
 
-const postgresShare = 10
+const (
+	postgresShare = 10
+	shortShare    = 5 // rapid takes it by itself
+)
 
 // fewerChecks gives rapid its share, if the command line does not say otherwise.
 func fewerChecks() error {
@@ -86,7 +94,7 @@ func fewerChecks() error {
 		flag.Parse()
 	}
 	checks := flag.Lookup("rapid.checks")
-	if checks == nil || Share() == 1 || checks.Value.String() != checks.DefValue {
+	if checks == nil || Share() == 1 || testing.Short() || checks.Value.String() != checks.DefValue {
 		return nil
 	}
 	n, err := strconv.Atoi(checks.DefValue)

@@ -84,12 +84,16 @@ func (q *Queue) newRun(j *collections.Job, token string) *Run {
 		ctx: context.Background(), cancel: func(error) {}, stopTimer: func() {}}
 }
 
-// begin registers the run so that it can be interrupted.
+// begin registers the run so that it can be interrupted. An attempt of the same job that still runs here has lost its
+// lease, or this one could not have been claimed: it is interrupted now, not when it asks next.
 func (q *Queue) begin(base context.Context, r *Run) {
 	base, r.cancel = context.WithCancelCause(base)
 	r.ctx, r.stopTimer = context.WithTimeoutCause(base, q.kinds[r.job.Kind()].Timeout, ErrTimeout)
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if lost := q.running[r.ID]; lost != nil {
+		lost.cancel(ErrLeaseLost)
+	}
 	q.running[r.ID] = r
 }
 
