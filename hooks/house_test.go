@@ -111,11 +111,14 @@ func (h *house) count(table string, where dbx.Expression) int64 {
 	return n
 }
 
+func localNode() fleet.LocalNode {
+	return fleet.LocalNode{Name: "us-east-1", Addresses: []string{"127.0.0.1"}, Capacity: wire.Capacity{CPUMillicores: 8000, MemoryMiB: 16 << 10, DiskMiB: 200 << 10}}
+}
+
 // joinLocal makes this process the local node, with wings on the fake engine that it returns.
 func (h *house) joinLocal() *fake.Machine {
 	h.t.Helper()
-	_, token, _, err := h.Fleet.EnsureLocalNode(fleet.LocalNode{Name: "us-east-1", Addresses: []string{"127.0.0.1"},
-		Capacity: wire.Capacity{CPUMillicores: 8000, MemoryMiB: 16 << 10, DiskMiB: 200 << 10}})
+	_, token, _, err := h.Fleet.EnsureLocalNode(localNode())
 	must(h.t, err)
 	dir := h.t.TempDir()
 	id, err := link.Join(h.t.Context(), "https://"+h.Fleet.Addr(), token, dir, "test")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -458,12 +459,16 @@ func firstKey(m map[string]map[string]Scope) string {
 	return ""
 }
 
-// TestT08_RealtimeIsolation: 20 tenants x 100 updates over real connections, each tenant's member also
+// TestT08_RealtimeIsolation: 100 tenants x 200 updates (nightly: 1,000) over real connections, each tenant's member also
 // connected to nothing else, half of them removed midway.
 func TestT08_RealtimeIsolation(t *testing.T) {
 	t.Parallel()
 	s := serve(t)
-	const tenants, updates = 20, 100
+	const tenants = 100
+	updates := 200
+	if os.Getenv("MAMBA_NIGHTLY") != "" {
+		updates = 1000
+	}
 	type member struct {
 		user *core.Record
 		st   *stream
