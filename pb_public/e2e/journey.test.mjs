@@ -135,6 +135,17 @@ test('T30 sign up, verify, create, watch, console, stop, start, delete', { timeo
     await heading(page, 'Friday night').waitFor();
   });
 
+  await t.test('shows a name that is markup as text', async () => {
+    const rename = async (name) => {
+      await page.getByLabel('Server name').fill(name);
+      await page.getByRole('button', { name: 'Save changes' }).first().click();
+      await heading(page, name).waitFor();
+    };
+    await rename('<img src=x onerror="window.owned=1">');
+    assert.equal(await page.evaluate(() => window.owned ?? document.querySelectorAll('img[src="x"]').length), 0);
+    await rename('Friday night');
+  });
+
   await t.test('reads what it uses', async () => {
     await page.getByRole('link', { name: 'Overview' }).click();
     await page.getByRole('heading', { name: 'Usage' }).waitFor();

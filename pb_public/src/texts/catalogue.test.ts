@@ -118,3 +118,10 @@ it('texts are sentences for people', () => {
     if (key.endsWith('_one')) expect(keys.has(key.replace(/_one$/, '_other')), key).toBe(true);
   }
 });
+
+// What somebody typed is put on a page by React alone, which takes it for text.
+it('no component writes markup by itself', () => {
+  const writes =
+    /dangerouslySetInnerHTML|\.(inner|outer)HTML|insertAdjacentHTML|document\.write|\beval\(|new Function\(/;
+  expect(sources.filter((s) => writes.test(s.text)).map((s) => s.name)).toEqual([]);
+});
