@@ -226,6 +226,7 @@ func (p *Panel) openKeys() error {
 		Cluster: p.Cluster, Died: p.jobDied, DiedLocks: []collections.Lock{incidents.Lock}, Changed: p.jobChanged, Log: p.log,
 	})
 	p.handleRotate()
+	bindProviders(p.app, p.Secrets)
 	return nil
 }
 
@@ -479,6 +480,7 @@ func (p *Panel) bindRoutes(e *core.ServeEvent) {
 	e.Router.Bind(handler("mamba.access.key", afterToken, p.Access.LoadKey))
 	e.Router.Bind(handler("mamba.access.limit", afterLimits, p.Access.Limit))
 	e.Router.Bind(handler("mamba.events.forward", early, p.Events.Forward))
+	e.Router.Bind(handler("mamba.providers.open", early, p.openProviders))
 	e.Router.GET("/{path...}", apis.WrapStdHandler(p.config.Web))
 	e.InstallerFunc = nil // the first superuser is made on the command line, or by the demo
 }
@@ -494,6 +496,9 @@ func (p *Panel) Start() error {
 	}
 	p.begun = true
 	if err := encryptSettings(p.app, p.Secrets); err != nil {
+		return err
+	}
+	if err := encryptProviders(p.app, p.Secrets); err != nil {
 		return err
 	}
 	if err := p.applySettings(); err != nil {

@@ -88,7 +88,10 @@ func (r *rotator) rotate(ctx context.Context, master bool, progress func(step st
 			if err := r.audit.Anchor(ctx, app); err != nil {
 				return err
 			}
-			return encryptSettings(app, r.keeper)
+			if err := encryptSettings(app, r.keeper); err != nil {
+				return err
+			}
+			return encryptProviders(app, r.keeper)
 		},
 		Done: func(tx core.App, took secrets.Took) error {
 			return r.audit.Write(tx, audit.System, audit.Entry{Action: action, ResourceType: collections.DataKeies,

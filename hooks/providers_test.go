@@ -1,0 +1,160 @@
+package hooks
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/core"
+)
+
+// issuer is an OpenID provider that lets in whoever comes with the right client secret.
+type issuer struct {
+	*httptest.Server
+	mu   sync.Mutex
+	seen []string // client secrets; guarded by mu
+}
+
+func newIssuer(t *testing.T, secret string) *issuer {
+	t.Helper()
+	i := &issuer{}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /token", func(w http.ResponseWriter, r *http.Request) {
+		_, given, ok := r.BasicAuth()
+		if !ok {
+			given = r.FormValue("client_secret")
+		}
+		i.mu.Lock()
+		i.seen = append(i.seen, given)
+		i.mu.Unlock()
+		w.Header().Set("Content-Type", "application/json")
+		if given != secret {
+			w.WriteHeader(http.StatusUnauthorized)
+			_, _ = w.Write([]byte(`{"error":"invalid_client"}`))
+			return
+		}
+		_, _ = w.Write([]byte(`{"access_token":"x","token_type":"Bearer","expires_in":3600}`))
+	})
+	mux.HandleFunc("GET /userinfo", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte(`{"sub":"4711","email":"oidc@example.org","email_verified":true,"name":"Olga"}`))
+	})
+	i.Server = httptest.NewServer(mux)
+	t.Cleanup(i.Close)
+	return i
+}
+
+// storedOptions are the options of the accounts' collection as the database holds them.
+func storedOptions(t *testing.T, app core.App) string {
+	t.Helper()
+	var text string
+	must(t, app.DB().Select("options").From("_collections").Where(dbx.HashExp{"name": "users"}).Row(&text))
+	return text
+}
+
+func (h *house) signInAtProvider() (int, string) {
+	h.t.Helper()
+	req := httptest.NewRequest("POST", "/api/collections/users/auth-with-oauth2", strings.NewReader(`{"provider":"oidc","code":"c","codeVerifier":"v","redirectURL":"http://127.0.0.1/x"}`))
+	req.Header.Set("Content-Type", "application/json")
+	rec := httptest.NewRecorder()
+	h.mux.ServeHTTP(rec, req)
+	return rec.Code, rec.Body.String()
+}
+
+// The client secret of a provider is shown to the provider and to nobody else, whatever it was stored by, and a rotation
+// of keys changes how it is stored and nothing that anybody notices.
+func TestClientSecretsOfProvidersAreSealed(t *testing.T) {
+	t.Parallel()
+	const secret = "canary-client-secret-5150"
+	provider := newIssuer(t, secret)
+	h := serve(t, newApp(t), nil).asSuperuser()
+	body := map[string]any{"oauth2": map[string]any{"enabled": true, "providers": []map[string]any{{
+		"name": "oidc", "clientId": "mamba", "clientSecret": secret,
+		"authURL": provider.URL + "/authorize", "tokenURL": provider.URL + "/token", "userInfoURL": provider.URL + "/userinfo",
+	}}}}
+	raw, err := json.Marshal(body)
+	must(t, err)
+	quiet := func(what, text string) {
+		t.Helper()
+		if strings.Contains(text, secret) {
+			t.Errorf("%s holds the secret: %.300s", what, text)
+		}
+	}
+	status, answer := h.do("PATCH", "/api/collections/users", string(raw))
+	if status != 200 {
+		t.Fatalf("%d %s", status, answer)
+	}
+	quiet("the answer", answer)
+	first := storedOptions(t, h.app)
+	quiet("the database", first)
+	if !strings.Contains(first, sealedProvider) {
+		t.Fatalf("nothing is sealed: %s", first)
+	}
+	works := func(when string) {
+		t.Helper()
+		if status, answer := h.signInAtProvider(); status != 200 || !strings.Contains(answer, "oidc@example.org") {
+			t.Fatalf("signing in %s: %d %s", when, status, answer)
+		}
+		_, answer := h.do("GET", "/api/collections/users", "")
+		quiet("the collection "+when, answer)
+		quiet("the database "+when, storedOptions(t, h.app))
+	}
+	works("at first")
+	// Stored again as the dashboard does, with what it was shown.
+	status, shown := h.do("GET", "/api/collections/users", "")
+	collection := decode[map[string]any](t, shown)
+	again, err := json.Marshal(map[string]any{"oauth2": collection["oauth2"]})
+	must(t, err)
+	if status, answer := h.do("PATCH", "/api/collections/users", string(again)); status != 200 {
+		t.Fatalf("%d %s", status, answer)
+	}
+	if status != 200 || storedOptions(t, h.app) != first {
+		t.Error("what was sealed was sealed again")
+	}
+	works("after a save")
+	if _, err := h.rotator().rotate(t.Context(), false, nil); err != nil {
+		t.Fatal(err)
+	}
+	if storedOptions(t, h.app) == first {
+		t.Error("a rotation left the secret as it was")
+	}
+	works("after a rotation")
+	// One of before.
+	_, err = h.app.NonconcurrentDB().Update("_collections", dbx.Params{"options": strings.Replace(storedOptions(t, h.app), sealedText(t, storedOptions(t, h.app)), secret, 1)}, dbx.HashExp{"name": "users"}).Execute()
+	must(t, err)
+	must(t, h.app.ReloadCachedCollections())
+	if !strings.Contains(storedOptions(t, h.app), secret) {
+		t.Fatal("it is not in clear before")
+	}
+	must(t, encryptProviders(h.app, h.Secrets))
+	works("after a start")
+	// One that does not open is not shown to anybody, and the answer does not tell what it is.
+	_, err = h.app.NonconcurrentDB().Update("_collections", dbx.Params{"options": strings.Replace(storedOptions(t, h.app), sealedText(t, storedOptions(t, h.app)), sealedProvider+"bm9uc2Vuc2U", 1)}, dbx.HashExp{"name": "users"}).Execute()
+	must(t, err)
+	must(t, h.app.ReloadCachedCollections())
+	if status, answer := h.signInAtProvider(); status < 400 || strings.Contains(answer, "bm9uc2Vuc2U") {
+		t.Errorf("a secret that does not open: %d %s", status, answer)
+	}
+	provider.mu.Lock()
+	defer provider.mu.Unlock()
+	for _, seen := range provider.seen {
+		if seen != secret {
+			t.Errorf("the provider was shown %q", seen)
+		}
+	}
+}
+
+// sealedText is the sealed secret in options.
+func sealedText(t *testing.T, options string) string {
+	t.Helper()
+	_, after, ok := strings.Cut(options, sealedProvider)
+	if !ok {
+		t.Fatal("nothing is sealed")
+	}
+	text, _, _ := strings.Cut(after, `"`)
+	return sealedProvider + text
+}
