@@ -64,18 +64,24 @@ export async function axe(page, where) {
   return passes.length;
 }
 
-/** Waits for a mail to the address and returns the path and fragment of its link. */
-export async function mailLink(address, path) {
+/** Waits for a mail to the address in which something is, the newest first, and returns what matched. */
+export async function mails(address, what) {
   const deadline = Date.now() + 30_000;
   while (Date.now() < deadline) {
-    const mails = await (await fetch(`${mailUrl}/messages?to=${encodeURIComponent(address)}`)).json();
-    for (const mail of mails.reverse()) {
-      const found = new RegExp(`${path}#[^"'\\s<]*token=[^"'\\s<]+`).exec(`${mail.html}\n${mail.text ?? ''}`);
-      if (found) return `/${found[0].replace(/^\//, '').replaceAll('&amp;', '&')}`;
+    const all = await (await fetch(`${mailUrl}/messages?to=${encodeURIComponent(address)}`)).json();
+    for (const mail of all.reverse()) {
+      const found = what.exec(`${mail.html}\n${mail.text ?? ''}`);
+      if (found) return found;
     }
     await new Promise((done) => setTimeout(done, 200));
   }
-  throw new Error(`no mail with ${path} came to ${address}`);
+  throw new Error(`no mail with ${what} came to ${address}`);
+}
+
+/** The path and fragment of the link of a mail to the address. */
+export async function mailLink(address, path) {
+  const [link] = await mails(address, new RegExp(`${path}#[^"'\\s<]*token=[^"'\\s<]+`));
+  return `/${link.replace(/^\//, '').replaceAll('&amp;', '&')}`;
 }
 
 /** An address that nobody had before. */
