@@ -1,13 +1,13 @@
-import { Button, Checkbox, NativeSelect, Textarea, TextInput } from '@mantine/core';
+import { Button, NativeSelect, Textarea, TextInput } from '@mantine/core';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { useEffect, useRef, useState } from 'react';
 import { addKey, addressesOf } from '@/actions/keys';
 import type { MadeKey, PermissionInfo } from '@/api/views';
 import { choiceQuery } from '@/stores/queries';
-import { allows, grouped } from '@/stores/roles';
 import { checkName } from '@/stores/rules';
 import { t } from '@/texts';
 import { Card, Notice } from '../Card';
+import { PermissionChoice } from '../people/PermissionChoice';
 import roles from '../people/roles.module.css';
 import { useAct } from '../useAct';
 import classes from './keys.module.css';
@@ -63,7 +63,6 @@ export function KeyForm({ org, permissions, onClose, onMade }: Props) {
       return Object.values(found).some((text) => text !== '');
     },
   );
-  const set = (key: string, on: boolean) => setChosen(on ? [...chosen, key] : chosen.filter((one) => one !== key));
   return (
     <Card title={t('keys.makeTitle')}>
       <form
@@ -96,26 +95,13 @@ export function KeyForm({ org, permissions, onClose, onMade }: Props) {
             }))}
           />
         </div>
-        <div>
-          <h3>{t('keys.may')}</h3>
-          <div className={roles.groups}>
-            {grouped(permissions).map((group) => (
-              <fieldset key={group.resource}>
-                <legend>{group.name}</legend>
-                {group.permissions.map((p) => (
-                  <Checkbox
-                    key={p.key}
-                    label={allows(p)}
-                    description={p.yours ? undefined : t('keys.notYours')}
-                    checked={chosen.includes(p.key)}
-                    disabled={!p.yours}
-                    onChange={(e) => set(p.key, e.currentTarget.checked)}
-                  />
-                ))}
-              </fieldset>
-            ))}
-          </div>
-        </div>
+        <PermissionChoice
+          title={t('keys.may')}
+          permissions={permissions}
+          chosen={chosen}
+          notYours={t('keys.notYours')}
+          onChange={setChosen}
+        />
         <div className={classes.fields}>
           <Textarea
             label={t('keys.addresses')}

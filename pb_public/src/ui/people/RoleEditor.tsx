@@ -1,14 +1,15 @@
-import { Button, Checkbox, TextInput } from '@mantine/core';
+import { Button, TextInput } from '@mantine/core';
 import { useQueryClient } from '@tanstack/react-query';
 import { useEffect, useRef, useState } from 'react';
 import { saveRole } from '@/actions/saveRole';
 import type { PermissionInfo, Role } from '@/api/views';
-import { allows, grouped, presetFor, presetOf, presets } from '@/stores/roles';
+import { presetFor, presetOf, presets } from '@/stores/roles';
 import { checkName } from '@/stores/rules';
 import { t } from '@/texts';
 import { Card, Notice } from '../Card';
 import { toastDone } from '../toast';
 import { useAct } from '../useAct';
+import { PermissionChoice } from './PermissionChoice';
 import classes from './roles.module.css';
 
 interface Props {
@@ -54,8 +55,6 @@ export function RoleEditor({ org, edited: role, permissions, onClose }: Props) {
     const named = name.trim() === '' || presets.some((p) => t(p.name) === name);
     if (named) setName(t(preset.name));
   };
-  const set = (key: string, on: boolean) =>
-    setChosen(on ? [...chosen, key].sort() : chosen.filter((one) => one !== key));
   const blind = !chosen.includes('server.read') && chosen.some((key) => /^(server|console)\./.test(key));
   const here = presetOf(chosen, permissions);
   return (
@@ -104,26 +103,13 @@ export function RoleEditor({ org, edited: role, permissions, onClose }: Props) {
             onChange={(e) => setAbout(e.currentTarget.value)}
           />
         </div>
-        <div>
-          <h3>{t('roles.may')}</h3>
-          <div className={classes.groups}>
-            {grouped(permissions).map((group) => (
-              <fieldset key={group.resource}>
-                <legend>{group.name}</legend>
-                {group.permissions.map((p) => (
-                  <Checkbox
-                    key={p.key}
-                    label={allows(p)}
-                    description={p.yours ? undefined : t('roles.notYours')}
-                    checked={chosen.includes(p.key)}
-                    disabled={!p.yours}
-                    onChange={(e) => set(p.key, e.currentTarget.checked)}
-                  />
-                ))}
-              </fieldset>
-            ))}
-          </div>
-        </div>
+        <PermissionChoice
+          title={t('roles.may')}
+          permissions={permissions}
+          chosen={chosen}
+          notYours={t('roles.notYours')}
+          onChange={setChosen}
+        />
         {blind && <Notice tone="attention">{t('roles.needsSee')}</Notice>}
         {faults.permissions && (
           <div role="alert">
