@@ -248,7 +248,7 @@ func TestAMutedServerIsSilent(t *testing.T) {
 		h.want(204, "DELETE", "/notifications/mutes/"+lobby, owner.token, "")
 	}
 	h.want(204, "DELETE", "/notifications/mutes/"+arena, stranger.token, "") // none of his
-	h.emit(failure(tenant, lobby)) // by mail it waits for the end of the burst
+	h.emit(failure(tenant, lobby))                                           // by mail it waits for the end of the burst
 	h.eventually("what was muted is told again", func() bool { return len(h.rows(dbx.HashExp{"user": owner.Id, "channel": App})) == 4 })
 	if n, err := h.app.CountRecords(collections.AuditLogs, dbx.HashExp{"action": "notification.mute"}); err != nil || n != 3 {
 		t.Errorf("%d audit rows of mutes: %v", n, err)
