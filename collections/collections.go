@@ -77,7 +77,7 @@ func All() []Definition {
 		authoritiesDef, nodesDef, nodeCertificates, nodeLinks, panelCertificates, ipPools, portPools, allocationsDef,
 		blueprintsDef, blueprintVersions, serversDef,
 		apiKeys,
-		notificationsDef, notificationPrefs, notificationChannels, pushSubscriptions, pushKeys,
+		notificationsDef, notificationPrefs, notificationChannels, pushSubscriptions, pushKeys, notificationMutes,
 	}
 }
 

@@ -54,6 +54,7 @@ var notificationChannels = Definition{
 		{Name: "problem", Kind: Text, Max: 300, Doc: "why nothing is sent there any more; empty: it works"},
 		{Name: "tested_at", Kind: Date},
 		{Name: "used_at", Kind: Date, Doc: "last message that was taken"},
+		{Name: "kinds", Kind: JSON, Max: 8 << 10, Doc: "{kind: yes or no} of a tenant's; what is not in it is as the kind says"},
 	},
 	Indexes: []Index{{Name: "idx_notification_channels_once", Unique: true, Columns: "tenant, user, url_hash"}, {Name: "idx_notification_channels_user", Columns: "user"}},
 }
@@ -65,9 +66,20 @@ var pushSubscriptions = Definition{
 		{Name: "sealed", Kind: Text, Required: true, Max: 4000, Hidden: true, Doc: "endpoint and keys, sealed: whoever has them can send there"},
 		{Name: "endpoint_hash", Kind: Text, Required: true, Max: 64, Doc: "SHA-256 of the endpoint, hex"},
 		{Name: "device", Kind: Text, Max: 255, Doc: "user agent that subscribed"},
-		{Name: "used_at", Kind: Date},
+		{Name: "used_at", Kind: Date, Doc: "last message that was taken"},
+		{Name: "session", Kind: Text, Max: 15, Doc: "that it was made in, and ends with; empty: its account's token is of none"},
+		{Name: "tested_at", Kind: Date},
 	},
 	Indexes: []Index{{Name: "idx_push_subscriptions_endpoint", Unique: true, Columns: "endpoint_hash"}, {Name: "idx_push_subscriptions_user", Columns: "user"}},
+}
+
+var notificationMutes = Definition{
+	Name: "notification_mutes", Go: "NotificationMute", Owner: "notify", Tenant: true,
+	Fields: []Field{
+		{Name: "user", Kind: Text, Required: true, Max: 15, Doc: "id in users"},
+		{Name: "server", Kind: Text, Required: true, Max: 15, Doc: "of which the user wants to hear nothing"},
+	},
+	Indexes: []Index{{Name: "idx_notification_mutes_once", Unique: true, Columns: "user, server"}, {Name: "idx_notification_mutes_server", Columns: "server"}},
 }
 
 var pushKeys = Definition{

@@ -2770,6 +2770,12 @@ func (r *NotificationChannel) UsedAt() time.Time { return r.GetDateTime("used_at
 // SetUsedAt sets used_at; see UsedAt.
 func (r *NotificationChannel) SetUsedAt(v time.Time) { r.Set("used_at", dateTime(v)) }
 
+// Kinds decodes {kind: yes or no} of a tenant's; what is not in it is as the kind says into v.
+func (r *NotificationChannel) Kinds(v any) error { return r.UnmarshalJSONField("kinds", v) }
+
+// SetKinds sets kinds; see Kinds.
+func (r *NotificationChannel) SetKinds(v any) { r.Set("kinds", v) }
+
 // Created is when the row was made.
 func (r *NotificationChannel) Created() time.Time { return r.GetDateTime("created").Time() }
 
@@ -2816,11 +2822,23 @@ func (r *PushSubscription) Device() string { return r.GetString("device") }
 // SetDevice sets device; see Device.
 func (r *PushSubscription) SetDevice(v string) { r.Set("device", v) }
 
-// UsedAt is used_at.
+// UsedAt is last message that was taken.
 func (r *PushSubscription) UsedAt() time.Time { return r.GetDateTime("used_at").Time() }
 
 // SetUsedAt sets used_at; see UsedAt.
 func (r *PushSubscription) SetUsedAt(v time.Time) { r.Set("used_at", dateTime(v)) }
+
+// Session is that it was made in, and ends with; empty: its account's token is of none.
+func (r *PushSubscription) Session() string { return r.GetString("session") }
+
+// SetSession sets session; see Session.
+func (r *PushSubscription) SetSession(v string) { r.Set("session", v) }
+
+// TestedAt is tested_at.
+func (r *PushSubscription) TestedAt() time.Time { return r.GetDateTime("tested_at").Time() }
+
+// SetTestedAt sets tested_at; see TestedAt.
+func (r *PushSubscription) SetTestedAt(v time.Time) { r.Set("tested_at", dateTime(v)) }
 
 // Created is when the row was made.
 func (r *PushSubscription) Created() time.Time { return r.GetDateTime("created").Time() }
@@ -2865,3 +2883,43 @@ func (r *PushKey) Created() time.Time { return r.GetDateTime("created").Time() }
 
 // Updated is when the row was last written.
 func (r *PushKey) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
+// NotificationMute is a row of notification_mutes, owned by hooks/notify.
+type NotificationMute struct{ core.BaseRecordProxy }
+
+// NotificationMutes is the name of the collection.
+const NotificationMutes = "notification_mutes"
+
+// NewNotificationMute returns an empty row that is not saved yet.
+func NewNotificationMute(app core.App) (*NotificationMute, error) {
+	return newProxy[NotificationMute](app, NotificationMutes)
+}
+
+// FindNotificationMute returns the row of that id; sql.ErrNoRows when there is none.
+func FindNotificationMute(app core.App, id string) (*NotificationMute, error) {
+	return findProxy[NotificationMute](app, NotificationMutes, id)
+}
+
+// Tenant is owner; empty only for rows of the installation itself.
+func (r *NotificationMute) Tenant() string { return r.GetString("tenant") }
+
+// SetTenant sets tenant; see Tenant.
+func (r *NotificationMute) SetTenant(v string) { r.Set("tenant", v) }
+
+// User is id in users.
+func (r *NotificationMute) User() string { return r.GetString("user") }
+
+// SetUser sets user; see User.
+func (r *NotificationMute) SetUser(v string) { r.Set("user", v) }
+
+// Server is of which the user wants to hear nothing.
+func (r *NotificationMute) Server() string { return r.GetString("server") }
+
+// SetServer sets server; see Server.
+func (r *NotificationMute) SetServer(v string) { r.Set("server", v) }
+
+// Created is when the row was made.
+func (r *NotificationMute) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *NotificationMute) Updated() time.Time { return r.GetDateTime("updated").Time() }

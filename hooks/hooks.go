@@ -149,7 +149,7 @@ func Open(app core.App, c *Config) (*Panel, error) {
 	}
 	if p.Access, err = access.New(access.Config{IntentKey: p.Secrets.Derive(purposeIntent), Auditor: p.Audit, Cluster: p.Cluster, Seal: p.Secrets, PublicURL: c.publicURL(c.HTTPAddress),
 		Ended: func(tx core.App, user string) error {
-			return errors.Join(p.recheckAll(tx), p.Events.AccountChanged(tx, user))
+			return errors.Join(p.recheckAll(tx), p.Events.AccountChanged(tx, user), p.Notify.SessionsEnded(tx, user)) // Notify is made below
 		},
 		KeyEnded: p.recheckAll,
 		Alarm: func(tx core.App, a access.Actor, kind string, details map[string]any) error {

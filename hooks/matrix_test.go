@@ -33,19 +33,20 @@ func permitted(t *testing.T) map[string]string {
 
 // whole are bodies that nothing is wrong with, for routes that look at theirs before they ask who may.
 var whole = map[string]string{
-	"PATCH /tenants/{id}":                `{"name":"Renamed"}`,
-	"POST /tenants/{id}/transfer":        `{"user":"aaaaaaaaaaaaaaa"}`,
-	"POST /tenants/{id}/members/invite":  `{"email":"new@example.org","role":"MEMBER"}`,
-	"PATCH /tenants/{id}/members/{user}": `{"role":"MEMBER"}`,
-	"PUT /servers/{id}/access/{user}":    `{"role":"MEMBER"}`,
-	"POST /tenants/{id}/roles":           `{"name":"Mine"}`,
-	"PATCH /tenants/{id}/roles/{role}":   `{"name":"Mine"}`,
-	"POST /tenants/{id}/keys":            `{"name":"Mine","permissions":["server.read"]}`,
-	"POST /audit/export":                 `{"format":"json"}`,
-	"POST /servers":                      `{"name":"one more","blueprint":"demo","limits":{"cpu_millicores":250,"memory_mib":64,"disk_gib":1}}`,
-	"POST /servers/placement":            `{"blueprint":"demo","limits":{"cpu_millicores":250,"memory_mib":64,"disk_gib":1}}`,
-	"PATCH /servers/{id}":                `{"name":"Renamed"}`,
-	"POST /servers/{id}/actions":         `{"action":"start"}`,
+	"PATCH /tenants/{id}":                    `{"name":"Renamed"}`,
+	"POST /tenants/{id}/transfer":            `{"user":"aaaaaaaaaaaaaaa"}`,
+	"POST /tenants/{id}/members/invite":      `{"email":"new@example.org","role":"MEMBER"}`,
+	"PATCH /tenants/{id}/members/{user}":     `{"role":"MEMBER"}`,
+	"PUT /servers/{id}/access/{user}":        `{"role":"MEMBER"}`,
+	"POST /tenants/{id}/roles":               `{"name":"Mine"}`,
+	"PATCH /tenants/{id}/roles/{role}":       `{"name":"Mine"}`,
+	"POST /tenants/{id}/keys":                `{"name":"Mine","permissions":["server.read"]}`,
+	"POST /audit/export":                     `{"format":"json"}`,
+	"POST /servers":                          `{"name":"one more","blueprint":"demo","limits":{"cpu_millicores":250,"memory_mib":64,"disk_gib":1}}`,
+	"POST /servers/placement":                `{"blueprint":"demo","limits":{"cpu_millicores":250,"memory_mib":64,"disk_gib":1}}`,
+	"PATCH /servers/{id}":                    `{"name":"Renamed"}`,
+	"PATCH /tenants/{id}/channels/{channel}": `{"kinds":{"server.crashed":false}}`,
+	"POST /servers/{id}/actions":             `{"action":"start"}`,
 }
 
 // T07: every documented route × every role, in one's own organisation and in another's: who has not the permission

@@ -1,6 +1,7 @@
 package hooks
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/pocketbase/pocketbase/core"
@@ -60,16 +61,17 @@ func (p *Panel) bindTogether() {
 		if err := p.accountChanged(e, address, password); err != nil {
 			return err
 		}
-		if err := access.TokensVoided(e.App, e.Record.Id); err != nil {
+		if err := errors.Join(access.TokensVoided(e.App, e.Record.Id), p.Notify.TokensVoided(e.App, e.Record.Id)); err != nil {
 			return err
 		}
+		collections.AfterCommit(e.App, func() { p.forgetBrowsers(e.Record.Id) }) // the session that asked for it goes on
 		return p.Events.AccountChanged(e.App, e.Record.Id)
 	}))
 	app.OnRecordDeleteExecute(accounts...).Bind(handler("mamba.events.account.delete", early, func(e *core.RecordEvent) error {
 		if err := e.Next(); err != nil {
 			return err
 		}
-		if err := access.Forget(e.App, e.Record.Id); err != nil {
+		if err := errors.Join(access.Forget(e.App, e.Record.Id), p.Notify.AccountGone(e.App, e.Record.Id)); err != nil {
 			return err
 		}
 		return p.Events.AccountChanged(e.App, e.Record.Id)
@@ -80,6 +82,14 @@ func (p *Panel) bindTogether() {
 		return err
 	}))
 	p.leadCrons()
+}
+
+// forgetBrowsers removes what subscribed to messages in sessions that have ended. Nothing is sent there meanwhile.
+func (p *Panel) forgetBrowsers(user string) {
+	err := collections.Tx(p.app, nil, func(tx core.App) error { return p.Notify.SessionsEnded(tx, user) })
+	if err != nil {
+		p.log.Error("browsers of ended sessions are forgotten in the night only", "user", user, "error", err)
+	}
 }
 
 // accountChanged keeps an event of a new password or address, in the transaction that stores it.

@@ -78,7 +78,7 @@ func settle(t *testing.T, change ...func(*Config)) *settled {
 	}
 	s.named = strings.NewReplacer("{user}", firstOf(t, h.app, collections.TenantMembers).GetString("user"),
 		"{invite}", made("/members/invite", `{"email":"guest@example.org","role":"MEMBER"}`), "{passkey}", "nosuchpasskey00", "{role}", made("/roles", `{"name":"Night watch"}`),
-		"{key}", made("/keys", `{"name":"robot","permissions":["server.read"]}`), "{subscription}", "nosuchthing0000",
+		"{key}", made("/keys", `{"name":"robot","permissions":["server.read"]}`), "{subscription}", "nosuchthing0000", "{server}", "nosuchserver000",
 		"{channel}", made("/channels", `{"name":"Room","url":"https://discord.com/api/webhooks/123456789012345678/abcdefghijklmnopqrstuvwxyz"}`))
 	return s
 }
@@ -160,6 +160,7 @@ var forEverybody = map[string]string{
 	"GET /notifications": "", "POST /notifications/read": "", "POST /notifications/read-all": "", "GET /notifications/preferences": "", "PUT /notifications/preferences": "",
 	"GET /notifications/channels": "", "POST /notifications/channels": "", "DELETE /notifications/channels/{channel}": "", "POST /notifications/channels/{channel}/test": "",
 	"GET /notifications/push": "", "POST /notifications/push": "", "DELETE /notifications/push/{subscription}": "", "POST /notifications/push/{subscription}/test": "",
+	"GET /notifications/mutes": "", "PUT /notifications/mutes/{server}": "", "DELETE /notifications/mutes/{server}": "",
 	"GET /account/sessions": "", "POST /account/sessions/refresh": "", "DELETE /account/sessions/{session}": "", "DELETE /account/sessions/others": "",
 	"GET /account/factors": "", "POST /account/proof": "", "POST /account/proof/options": "", "POST /account/totp": "", "POST /account/totp/confirm": "", "DELETE /account/totp": "",
 	"POST /account/backup-codes": "", "GET /account/passkeys": "", "POST /account/passkeys": "", "POST /account/passkeys/options": "", "PATCH /account/passkeys/{passkey}": "", "DELETE /account/passkeys/{passkey}": "",
@@ -289,8 +290,11 @@ Bcc: b@example.org","role":"MEMBER"}`, `{"email":"` + strings.Repeat("x", 300) +
 	"POST /notifications/push":                     {`{}`, `{"endpoint":"","keys":{"p256dh":"","auth":""}}`, `{"endpoint":"http://push.example/x","keys":{"p256dh":"x","auth":"x"}}`, `{"endpoint":"https://push.example/x","keys":{"p256dh":"AAAA","auth":"AAAA"}}`, `{"endpoint":5}`, `{"endpoint":"https://127.0.0.1/x","keys":null}`},
 	"DELETE /notifications/push/{subscription}":    nil,
 	"POST /notifications/push/{subscription}/test": nil,
+	"PUT /notifications/mutes/{server}":            nil,
+	"DELETE /notifications/mutes/{server}":         nil,
 	"POST /tenants/{id}/channels":                  wrongWebhooks,
 	"DELETE /tenants/{id}/channels/{channel}":      nil,
+	"PATCH /tenants/{id}/channels/{channel}":       {`{}`, `{"kinds":{}}`, `{"kinds":null}`, `{"kinds":["server.crashed"]}`, `{"kinds":{"nope":true}}`, `{"kinds":{"server.crashed":"yes"}}`, `{"kinds":{"server.crashed":1}}`, `{"kinds":{"account.new_sign_in":true}}`, `{"kinds":{"node.incident":false}}`, `{"kinds":{"server.crashed":false,"nope":false}}`, `{"name":"x"}`},
 	"POST /tenants/{id}/channels/{channel}/test":   nil,
 	"POST /admin/tenants/{id}/suspend":             {`{}`, `{"reason":""}`, `{"reason":"  "}`, `{"reason":5}`, `{"reason":"a\u202eb"}`, `{"reason":"` + strings.Repeat("x", 501) + `"}`},
 	"POST /admin/tenants/{id}/resume":              nil,

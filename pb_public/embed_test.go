@@ -17,6 +17,8 @@ func built() fstest.MapFS {
 		"index.html.br":             &fstest.MapFile{Data: []byte("br-index")},
 		"index.html.gz":             &fstest.MapFile{Data: []byte("gz-index")},
 		"fallback.html":             &fstest.MapFile{Data: []byte("not built")},
+		"worker.js":                 &fstest.MapFile{Data: []byte("worker()")},
+		"worker.js.gz":              &fstest.MapFile{Data: []byte("gz-worker")},
 		"theme.js":                  &fstest.MapFile{Data: []byte("theme()")},
 		"assets/main-3f9a.js":       &fstest.MapFile{Data: []byte("main()")},
 		"assets/main-3f9a.js.br":    &fstest.MapFile{Data: []byte("br-main")},
@@ -66,6 +68,9 @@ func TestServe(t *testing.T) {
 		{"a font has its type", "GET", "/assets/inter-1b2c.woff2", "", 200, "font", immutable, "font/woff2", ""},
 		{"a nested asset is found", "GET", "/assets/nested/part-0a.css", "", 200, "a{}", immutable, "text/css; charset=utf-8", ""},
 		{"an unhashed script is asked for again", "GET", "/theme.js", "", 200, "theme()", ask4, "text/javascript; charset=utf-8", ""},
+		{"the service worker is asked for again at each use", "GET", "/worker.js", "", 200, "worker()", ask4, "text/javascript; charset=utf-8", ""},
+		{"the service worker may be compressed", "GET", "/worker.js", "gzip", 200, "gz-worker", ask4, "text/javascript; charset=utf-8", "gzip"},
+		{"no other folder has a service worker", "GET", "/o/demo/worker.js", "", 404, "There is no such file.\n", "no-store", "text/plain; charset=utf-8", ""},
 		{"brotli goes to who takes it", "GET", "/assets/main-3f9a.js", "gzip, br", 200, "br-main", immutable, "text/javascript; charset=utf-8", "br"},
 		{"gzip goes to who takes only that", "GET", "/", "gzip", 200, "gz-index", ask4, "text/html; charset=utf-8", "gzip"},
 		{"a coding of weight 0 is not sent", "GET", "/", "br;q=0, gzip;q=0.5", 200, "gz-index", ask4, "text/html; charset=utf-8", "gzip"},
@@ -186,7 +191,7 @@ func TestPolicyNamesOnlyAPlainHost(t *testing.T) {
 		if !strings.Contains(policy, want) {
 			t.Errorf("host %q: policy %q lacks %q", host, policy, want)
 		}
-		if !strings.Contains(policy, "script-src 'self';") || !strings.Contains(policy, "frame-ancestors 'none'") {
+		if !strings.Contains(policy, "script-src 'self';") || !strings.Contains(policy, "frame-ancestors 'none'") || !strings.Contains(policy, "worker-src 'self';") {
 			t.Errorf("host %q: policy %q lets too much in", host, policy)
 		}
 	}
@@ -200,6 +205,31 @@ func TestServeWithoutTheApp(t *testing.T) {
 	}
 	if res := ask(t, fstest.MapFS{}, "GET", "/", nil); res.StatusCode != http.StatusNotFound {
 		t.Errorf("an empty folder answered %d", res.StatusCode)
+	}
+}
+
+// The worker is at the root, so that it may stand for all pages; a header that widened its scope would be a mistake.
+func TestTheServiceWorkerIsOursAlone(t *testing.T) {
+	t.Parallel()
+	raw, err := os.ReadFile("public/worker.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, word := range []string{"fetch", "caches", "indexedDB", "importScripts", "eval", "Authorization"} {
+		if strings.Contains(string(raw), word) {
+			t.Errorf("the worker says %q: it shows messages and does nothing else", word)
+		}
+	}
+	res := ask(t, built(), "GET", "/worker.js", nil)
+	if res.Header.Get("Service-Worker-Allowed") != "" || res.Header.Get("ETag") == "" || res.Header.Get("X-Content-Type-Options") != "nosniff" {
+		t.Errorf("%v", res.Header)
+	}
+	if Built() {
+		w := httptest.NewRecorder()
+		Serve().ServeHTTP(w, httptest.NewRequest("GET", "/worker.js", nil))
+		if w.Code != 200 || w.Body.String() != string(raw) {
+			t.Errorf("the built app has another worker than its sources: %d", w.Code)
+		}
 	}
 }
 

@@ -357,6 +357,12 @@ func sessionOf(app core.App, id, user string) (*collections.Session, error) {
 	return s, nil
 }
 
+// SessionLives says whether a session of a person goes on; for what was begun in it and is to end with it.
+func SessionLives(app core.App, id, user string) (bool, error) {
+	s, err := sessionOf(app, id, user)
+	return s != nil, err
+}
+
 func (d *Access) refreshCookie(e *core.RequestEvent, token string, until time.Time) *http.Cookie {
 	c := &http.Cookie{Name: RefreshCookie, Value: token, Path: sessionsPath, Expires: until, HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: d.secure || isSecure(e)}
 	if token == "" {

@@ -7,9 +7,6 @@ import (
 	"net/http"
 	"time"
 
-	"encoding/json"
-	webpush "github.com/SherClockHolmes/webpush-go"
-
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 
@@ -105,9 +102,15 @@ func (n *Notify) still(tx core.App, o owner) error {
 	return n.cfg.Tenancy.Can(tx, o.by, managing, tenancy.Resource{Tenant: o.tenant})
 }
 
-// channelView is a webhook without its URL, which nobody is shown again.
-func channelView(c *collections.NotificationChannel) map[string]any {
-	return map[string]any{"id": c.Id, "kind": c.Kind(), "name": c.Name(), "problem": c.Problem(), "created": stamp(c.Created()), "used_at": stamp(c.UsedAt())}
+// channelView is a webhook without its URL, which nobody is shown again. An organisation's says what it is sent.
+func channelView(c *collections.NotificationChannel) (map[string]any, error) {
+	v := map[string]any{"id": c.Id, "kind": c.Kind(), "name": c.Name(), "problem": c.Problem(), "created": stamp(c.Created()), "used_at": stamp(c.UsedAt())}
+	if c.Tenant() == "" {
+		return v, nil
+	}
+	sent, err := kindsView(c)
+	v["kinds"] = sent
+	return v, err
 }
 
 func (n *Notify) listChannels(e *core.RequestEvent, o owner) error {
@@ -117,9 +120,17 @@ func (n *Notify) listChannels(e *core.RequestEvent, o owner) error {
 	}
 	items := []map[string]any{}
 	for _, c := range rows {
-		items = append(items, channelView(c))
+		v, err := channelView(c)
+		if err != nil {
+			return err
+		}
+		items = append(items, v)
 	}
-	return e.JSON(http.StatusOK, map[string]any{"items": items})
+	out := map[string]any{"items": items}
+	if o.tenant != "" {
+		out["kinds"] = postedKinds()
+	}
+	return e.JSON(http.StatusOK, out)
 }
 
 func (n *Notify) addChannel(e *core.RequestEvent, o owner) error {
@@ -184,7 +195,9 @@ func (n *Notify) addChannel(e *core.RequestEvent, o owner) error {
 		if err := permit.Save(tx, row); err != nil {
 			return fmt.Errorf("store a webhook of %s: %w", o.id(), err)
 		}
-		answer = channelView(row)
+		if answer, err = channelView(row); err != nil {
+			return err
+		}
 		return n.noteChannel(tx, o, "notification.channel_add", row)
 	})
 	if err != nil {
@@ -276,140 +289,4 @@ func (n *Notify) tested(e *core.RequestEvent, err error) error {
 	}
 	n.cfg.Log.Warn("a test message was not sent", "request", access.RequestID(e), "error", err)
 	return access.Conflict("unreachable", "The message could not be sent. Check the URL, or try again in some minutes.").Because(err)
-}
-
-// browsers lists where push messages go, and the key that a browser needs to subscribe.
-func (n *Notify) browsers(e *core.RequestEvent) error {
-	a, err := access.From(e)
-	if err != nil {
-		return err
-	}
-	_, public, err := n.pushKey()
-	if err != nil {
-		return err
-	}
-	rows, err := collections.Every[collections.PushSubscription](e.App, collections.PushSubscriptions, "created, id", 0, dbx.HashExp{"user": a.ID})
-	if err != nil {
-		return fmt.Errorf("list the browsers of %s: %w", a.ID, err)
-	}
-	items := []map[string]any{}
-	for _, r := range rows {
-		items = append(items, pushView(r))
-	}
-	return e.JSON(http.StatusOK, map[string]any{"key": public, "items": items})
-}
-
-// pushView holds the hash of the endpoint, by which a browser knows its own row.
-func pushView(r *collections.PushSubscription) map[string]any {
-	return map[string]any{"id": r.Id, "device": r.Device(), "endpoint_hash": r.EndpointHash(), "created": stamp(r.Created()), "used_at": stamp(r.UsedAt())}
-}
-
-// subscribe keeps a browser's subscription. One that was another account's, on the same browser, is this
-// account's from now on.
-func (n *Notify) subscribe(e *core.RequestEvent) error {
-	a, err := access.From(e)
-	if err != nil {
-		return err
-	}
-	var in webpush.Subscription
-	if err := access.Bind(e, &in); err != nil {
-		return err
-	}
-	if wrong := n.checkSubscription(in); wrong != "" {
-		return access.InvalidField("endpoint", "subscription_invalid", wrong)
-	}
-	plain, err := json.Marshal(in)
-	if err != nil || len(plain) > 2000 {
-		return access.InvalidField("endpoint", "subscription_invalid", "The endpoint is too long.")
-	}
-	var answer map[string]any
-	err = collections.Tx(e.App, []collections.Lock{audit.Lock(""), lock(a.ID), secrets.Lock(secrets.System)}, func(tx core.App) error {
-		rows, err := collections.Every[collections.PushSubscription](tx, collections.PushSubscriptions, "", 1, dbx.HashExp{"endpoint_hash": hashOf(in.Endpoint)})
-		if err != nil {
-			return fmt.Errorf("look for a subscription: %w", err)
-		}
-		var row *collections.PushSubscription
-		if len(rows) > 0 {
-			row = rows[0]
-		} else {
-			have, err := tx.CountRecords(collections.PushSubscriptions, dbx.HashExp{"user": a.ID})
-			if err != nil {
-				return fmt.Errorf("count the browsers of %s: %w", a.ID, err)
-			}
-			if have >= maxSubscriptions {
-				return access.Conflict("subscription_limit", fmt.Sprintf("%d browsers get push messages, which is as many as there may be. Remove one first.", have))
-			}
-			if row, err = collections.NewPushSubscription(tx); err != nil {
-				return err
-			}
-			row.Id = core.GenerateDefaultRandomId()
-		}
-		sealed, err := n.cfg.Secrets.Seal(tx, secrets.System, pushRef(row.Id), plain)
-		if err != nil {
-			return err
-		}
-		row.SetUser(a.ID)
-		row.SetSealed(sealed)
-		row.SetEndpointHash(hashOf(in.Endpoint))
-		row.SetDevice(clean(a.UserAgent, 255))
-		if err := permit.Save(tx, row); err != nil {
-			return fmt.Errorf("store a subscription of %s: %w", a.ID, err)
-		}
-		answer = pushView(row)
-		return n.cfg.Audit.Write(tx, a.Audit(), audit.Entry{Action: "notification.push_add", ResourceType: collections.PushSubscriptions, Resource: row.Id})
-	})
-	if err != nil {
-		return err
-	}
-	return e.JSON(http.StatusCreated, answer)
-}
-
-// browserOf finds a subscription of an account; 404.
-func browserOf(app core.App, user, id string) (*collections.PushSubscription, error) {
-	found, err := findOrNil(app, collections.PushSubscriptions, id)
-	if err != nil {
-		return nil, err
-	}
-	if found == nil || found.GetString("user") != user {
-		return nil, access.NotFound("subscription_not_found", "There is no such browser, or it gets no push messages any more.")
-	}
-	return collections.Wrap[collections.PushSubscription](found), nil
-}
-
-func (n *Notify) unsubscribe(e *core.RequestEvent) error {
-	a, err := access.From(e)
-	if err != nil {
-		return err
-	}
-	err = collections.Tx(e.App, []collections.Lock{audit.Lock(""), lock(a.ID)}, func(tx core.App) error {
-		row, err := browserOf(tx, a.ID, e.Request.PathValue("subscription"))
-		if err != nil {
-			return err
-		}
-		if err := permit.Delete(tx, row); err != nil {
-			return fmt.Errorf("remove subscription %s: %w", row.Id, err)
-		}
-		return n.cfg.Audit.Write(tx, a.Audit(), audit.Entry{Action: "notification.push_remove", ResourceType: collections.PushSubscriptions, Resource: row.Id})
-	})
-	if err != nil {
-		return err
-	}
-	return e.NoContent(http.StatusNoContent)
-}
-
-func (n *Notify) testPush(e *core.RequestEvent) error {
-	a, err := access.From(e)
-	if err != nil {
-		return err
-	}
-	row, err := browserOf(e.App, a.ID, e.Request.PathValue("subscription"))
-	if err != nil {
-		return err
-	}
-	if wait := testEvery - time.Since(row.UsedAt()); wait > 0 {
-		return access.TooMany("too_soon", "A message was sent a moment ago. Please wait some seconds.", wait)
-	}
-	ctx, cancel := context.WithTimeout(e.Request.Context(), testTimeout)
-	defer cancel()
-	return n.tested(e, n.push(ctx, row, core.GenerateDefaultRandomId(), "Test message", "Messages about your servers arrive here.", info, settingsLink))
 }

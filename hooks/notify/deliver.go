@@ -114,11 +114,21 @@ func (n *Notify) refused(app core.App, row *collections.Notification) (string, e
 	} else if !may {
 		return "it is not the recipient's to see any more", nil
 	}
-	on, err := n.wanted(app, recipient{row.Account(), row.User()}, k)
+	to := recipient{row.Account(), row.User()}
+	if silent, err := muted(app, to, m.Server); err != nil || silent {
+		return "the server was muted", err
+	}
+	on, err := n.wanted(app, to, k)
 	if err != nil {
 		return "", err
 	}
-	if !on[row.Channel()] {
+	still := on[row.Channel()]
+	if still && to.account == forTenant {
+		if still, err = takesNow(app, row, k); err != nil {
+			return "", err
+		}
+	}
+	if !still {
 		return "it was switched off", nil
 	}
 	return "", nil

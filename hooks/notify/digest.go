@@ -138,7 +138,11 @@ func (n *Notify) rewrite(app core.App, row *collections.Notification, k *kind, m
 		if err != nil {
 			return false, err
 		}
-		if !may {
+		silent, err := muted(app, recipient{one.Account(), one.User()}, metadataOf(one).Server)
+		if err != nil {
+			return false, err
+		}
+		if !may || silent {
 			continue
 		}
 		if left++; len(lines) < digestLines {

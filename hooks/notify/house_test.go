@@ -368,14 +368,21 @@ func (h *house) webhook(p person, base, name string) (id, path string) {
 	return id, path
 }
 
-// browser subscribes as a browser would and returns the subscription's id and path.
-func (h *house) browser(p person) (id, path string) {
+// anotherBrowser is what a new browser at the receiver would send.
+func anotherBrowser(h *house) string {
 	h.t.Helper()
 	key, err := ecdh.P256().GenerateKey(rand.Reader)
 	must(h.t, err)
 	secret := make([]byte, 16)
 	_, _ = rand.Read(secret)
-	path = "/push/" + core.GenerateDefaultRandomId()
-	body := fmt.Sprintf(`{"endpoint":%q,"keys":{"p256dh":%q,"auth":%q}}`, h.web.URL+path, base64.RawURLEncoding.EncodeToString(key.PublicKey().Bytes()), base64.RawURLEncoding.EncodeToString(secret))
+	encode := base64.RawURLEncoding.EncodeToString
+	return fmt.Sprintf(`{"endpoint":%q,"keys":{"p256dh":%q,"auth":%q}}`, h.web.URL+"/push/"+core.GenerateDefaultRandomId(), encode(key.PublicKey().Bytes()), encode(secret))
+}
+
+// browser subscribes as a browser would and returns the subscription's id and path.
+func (h *house) browser(p person) (id, path string) {
+	h.t.Helper()
+	body := anotherBrowser(h)
+	path = "/push/" + strings.Split(strings.Split(body, "/push/")[1], `"`)[0]
 	return h.want(201, "POST", "/notifications/push", p.token, body)["id"].(string), path
 }

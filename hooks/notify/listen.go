@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/pocketbase/dbx"
@@ -196,6 +195,9 @@ func (n *Notify) audience(app core.App, k *kind, e events.Stored, server string)
 
 // give makes the notices of one recipient, in the caller's transaction, which holds his lock.
 func (n *Notify) give(tx core.App, to recipient, d draft) error {
+	if silent, err := muted(tx, to, d.server); err != nil || silent {
+		return err
+	}
 	on, err := n.wanted(tx, to, d.k)
 	if err != nil {
 		return err
@@ -204,7 +206,7 @@ func (n *Notify) give(tx core.App, to recipient, d draft) error {
 		if !on[channel] {
 			continue
 		}
-		targets, err := n.targets(tx, to, channel)
+		targets, err := n.targets(tx, to, channel, d.k)
 		if err != nil {
 			return err
 		}
@@ -217,8 +219,8 @@ func (n *Notify) give(tx core.App, to recipient, d draft) error {
 	return nil
 }
 
-// targets are the places of a channel to which a recipient has messages sent; "" where there is only one.
-func (n *Notify) targets(app core.App, to recipient, channel string) ([]string, error) {
+// targets are the places of a channel to which a recipient has messages of a kind sent; "" where there is only one.
+func (n *Notify) targets(app core.App, to recipient, channel string, k *kind) ([]string, error) {
 	var out []string
 	switch channel {
 	case App:
@@ -239,12 +241,20 @@ func (n *Notify) targets(app core.App, to recipient, channel string) ([]string, 
 			return nil, fmt.Errorf("list the webhooks of %s: %w", to.id, err)
 		}
 		for _, r := range rows {
-			out = append(out, r.Id)
+			on := true
+			if to.account == forTenant {
+				if on, err = takes(r, k); err != nil {
+					return nil, err
+				}
+			}
+			if on {
+				out = append(out, r.Id)
+			}
 		}
 	case Push:
-		rows, err := collections.Every[collections.PushSubscription](app, collections.PushSubscriptions, "id", 0, dbx.HashExp{"user": to.id})
+		rows, _, err := liveBrowsers(app, to.id)
 		if err != nil {
-			return nil, fmt.Errorf("list the browsers of %s: %w", to.id, err)
+			return nil, err
 		}
 		for _, r := range rows {
 			out = append(out, r.Id)
@@ -350,8 +360,8 @@ func unread(app core.App, user string) (int64, error) {
 // wanted says which channels of a kind a recipient has switched on.
 func (n *Notify) wanted(app core.App, to recipient, k *kind) (map[string]bool, error) {
 	on := map[string]bool{}
-	if to.account == forTenant { // only its webhooks
-		on[Discord] = k.To == members && slices.Contains(k.On, Discord)
+	if to.account == forTenant { // only its webhooks, and each says for itself
+		on[Discord] = k.posted()
 		return on, nil
 	}
 	for _, c := range k.On {

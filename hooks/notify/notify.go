@@ -1,7 +1,8 @@
 // Package notify tells people what happened: in the app, by mail, in Discord and as a push message of
 // their browser.
 //
-// It owns notifications, notification_prefs, notification_channels, push_subscriptions and push_keys. It
+// It owns notifications, notification_prefs, notification_channels, notification_mutes, push_subscriptions
+// and push_keys. It
 // refuses to decide who may see something: it asks tenancy when a notice is made and again when it is
 // delivered. What there is to tell of is one table, kinds; a room that has something new adds a row.
 //
@@ -221,9 +222,9 @@ func verdict(err error) (bool, error) {
 	return err == nil, err
 }
 
-// Prune removes notices that are old, and what belonged to accounts that are gone.
+// Prune removes notices that are old, and what belonged to accounts, sessions and servers that are gone.
 func (n *Notify) Prune(tx core.App, now time.Time) error {
-	for _, table := range []string{collections.NotificationPrefs, collections.PushSubscriptions, collections.NotificationChannels} {
+	for _, table := range []string{collections.NotificationPrefs, collections.PushSubscriptions, collections.NotificationChannels, collections.NotificationMutes} {
 		_, err := tx.NonconcurrentDB().NewQuery(`DELETE FROM {{` + table + `}} WHERE [[user]] != ''
 			AND NOT EXISTS (SELECT 1 FROM {{users}} [[u]] WHERE [[u.id]] = {{` + table + `}}.[[user]])
 			AND NOT EXISTS (SELECT 1 FROM {{_superusers}} [[s]] WHERE [[s.id]] = {{` + table + `}}.[[user]])`).Execute()
@@ -231,7 +232,16 @@ func (n *Notify) Prune(tx core.App, now time.Time) error {
 			return fmt.Errorf("prune %s: %w", table, err)
 		}
 	}
-	_, err := tx.NonconcurrentDB().NewQuery(`DELETE FROM {{notifications}} WHERE [[id]] IN (SELECT [[id]] FROM {{notifications}} WHERE [[created]] < {:before} LIMIT {:limit})`).
+	_, err := tx.NonconcurrentDB().NewQuery(`DELETE FROM {{notification_mutes}} WHERE NOT EXISTS (SELECT 1 FROM {{servers}} [[s]] WHERE [[s.id]] = {{notification_mutes}}.[[server]])`).Execute()
+	if err != nil {
+		return fmt.Errorf("prune the mutes of servers that are gone: %w", err)
+	}
+	_, err = tx.NonconcurrentDB().NewQuery(`DELETE FROM {{push_subscriptions}} WHERE [[session]] != '' AND NOT EXISTS (SELECT 1 FROM {{sessions}} [[s]]
+		WHERE [[s.id]] = {{push_subscriptions}}.[[session]] AND [[s.user]] = {{push_subscriptions}}.[[user]] AND [[s.revoked_at]] = '' AND [[s.expires_at]] > {:now})`).Bind(map[string]any{"now": collections.Stamp(now)}).Execute()
+	if err != nil {
+		return fmt.Errorf("prune the browsers of sessions that have ended: %w", err)
+	}
+	_, err = tx.NonconcurrentDB().NewQuery(`DELETE FROM {{notifications}} WHERE [[id]] IN (SELECT [[id]] FROM {{notifications}} WHERE [[created]] < {:before} LIMIT {:limit})`).
 		Bind(map[string]any{"before": collections.Stamp(now.Add(-keep)), "limit": pruneAtOnce}).Execute()
 	if err != nil {
 		return fmt.Errorf("prune notifications: %w", err)

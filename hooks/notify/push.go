@@ -137,7 +137,11 @@ func (n *Notify) sendPush(ctx context.Context, row *collections.Notification) er
 	if found == nil || found.GetString("user") != row.User() {
 		return final{"the browser does not take push messages any more"}
 	}
-	return n.push(ctx, collections.Wrap[collections.PushSubscription](found), row.Id, row.Subject(), row.Body(), row.Severity(), metadataOf(row).Link)
+	browser := collections.Wrap[collections.PushSubscription](found)
+	if on, err := lives(n.cfg.App, browser); err != nil || !on {
+		return errorsFirst(err, final{"the browser's session has ended"})
+	}
+	return n.push(ctx, browser, row.Id, row.Subject(), row.Body(), row.Severity(), metadataOf(row).Link)
 }
 
 func (n *Notify) push(ctx context.Context, sub *collections.PushSubscription, id, subject, body, severity, link string) error {

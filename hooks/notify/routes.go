@@ -39,8 +39,12 @@ func (n *Notify) Routes(g *router.RouterGroup[*core.RequestEvent]) {
 	g.POST("/notifications/push", n.subscribe)
 	g.DELETE("/notifications/push/{subscription}", n.unsubscribe)
 	g.POST("/notifications/push/{subscription}/test", n.testPush)
+	g.GET("/notifications/mutes", n.mutes)
+	g.PUT("/notifications/mutes/{server}", n.mute)
+	g.DELETE("/notifications/mutes/{server}", n.unmute)
 	g.GET("/tenants/{id}/channels", n.tenantChannels)
 	g.POST("/tenants/{id}/channels", n.addTenantChannel)
+	g.PATCH("/tenants/{id}/channels/{channel}", n.chooseKinds)
 	g.DELETE("/tenants/{id}/channels/{channel}", n.removeTenantChannel)
 	g.POST("/tenants/{id}/channels/{channel}/test", n.testTenantChannel)
 }

@@ -23,6 +23,16 @@ async function shoot(name, prepare) {
     }
   }
 }
+const WEBHOOK = 'https://discord.com/api/webhooks/123456789012345678/abcdefghijklmnopqrstuvwxyz'; // nobody's
+const ask = (method, path, body) =>
+  page.evaluate(
+    async ([method, path, body]) => {
+      const { token } = JSON.parse(localStorage.getItem('mamba.session'));
+      const headers = { Authorization: token, 'Content-Type': 'application/json' };
+      await fetch(`/api/v1/${path}`, { method, headers, body: JSON.stringify(body) });
+    },
+    [method, path, body],
+  );
 const go = async (path, wait) => {
   await page.goto(path);
   if (wait) await page.locator(wait).first().waitFor();
@@ -132,6 +142,16 @@ await page.getByTestId('key').waitFor();
 await shoot('38-keys');
 await go(`/o/${org}/notices`, 'h1');
 await shoot('39-notices');
+await ask('POST', `tenants/${org}/channels`, { name: 'ops room', url: WEBHOOK });
+await go(`/o/${org}/settings`, '[data-testid="webhook"]');
+await page.getByRole('button', { name: /kinds of news/ }).click();
+await shoot('40-kinds-of-a-webhook', () => page.getByTestId('webhook').scrollIntoViewIfNeeded());
+await page.setViewportSize({ width: 1440, height: 900 });
+await go(`/o/${org}/servers`, '[data-testid="server-row"]');
+await page.getByRole('button', { name: /^Notices/ }).click();
+await page.getByTestId('bell-notice').first().waitFor();
+if ('41-bell'.includes(only)) await page.screenshot({ path: `${out}41-bell-1440-light.png` });
+await page.keyboard.press('Escape');
 await go(await mailLink(friend, 'invite'), 'dl');
 await shoot('29-invitation-for-another');
 await go(`/o/${org}/servers`, '[data-testid="server-row"]');

@@ -342,6 +342,45 @@ export interface NoticePrefs {
   email_confirmed: boolean;
 }
 
+/** A browser that push messages go to. */
+export interface PushBrowser {
+  id: string;
+  /** The user agent that subscribed. */
+  device: string;
+  /** SHA-256 of the endpoint, hex, by which a browser knows itself. */
+  endpoint_hash: string;
+  created: string;
+  /** The last message that was taken; null: none was. */
+  used_at: string | null;
+}
+
+export interface PushBrowsers {
+  /** The panel's public key, for PushManager.subscribe. */
+  key: string;
+  items: PushBrowser[];
+}
+
+/** A server that one hears nothing of. */
+export interface MutedServer {
+  server: string;
+  tenant: string;
+  created: string;
+}
+
+/** Something that an organisation's webhooks can be sent. */
+export interface WebhookKind {
+  kind: string;
+  group: string;
+  title: string;
+  severity: string;
+}
+
+export interface Webhooks {
+  items: Webhook[];
+  /** Of an organisation: what can be chosen. */
+  kinds?: WebhookKind[];
+}
+
 /** Its URL is not shown again. */
 export interface Webhook {
   id: string;
@@ -351,6 +390,8 @@ export interface Webhook {
   problem: string;
   created: string;
   used_at: string | null;
+  /** Of an organisation's: whether a kind is sent there. */
+  kinds?: Record<string, boolean>;
 }
 
 /** An API key, without its secret. */

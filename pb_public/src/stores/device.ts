@@ -3,11 +3,16 @@
 /** In the order in which they are looked for: most browsers name several others, too. */
 const browsers: [RegExp, string][] = [
   [/\bEdg(?:e|A|iOS)?\//, 'Edge'],
-  [/\bOPR\/|\bOpera\b/, 'Opera'],
+  [/\bOPR\/|\bOPX\/|\bOPT\/|\bOpera\b/, 'Opera'],
   [/\bSamsungBrowser\//, 'Samsung Internet'],
+  [/\bVivaldi\//, 'Vivaldi'],
+  [/\bYaBrowser\//, 'Yandex'],
+  [/\bDuckDuckGo\/|\bDdg\//, 'DuckDuckGo'],
   [/\bFirefox\/|\bFxiOS\//, 'Firefox'],
+  [/\bHeadlessChrome\//, 'Headless Chrome'],
+  [/\bChromium\//, 'Chromium'],
   [/\bChrome\/|\bCriOS\//, 'Chrome'],
-  [/\bSafari\//, 'Safari'],
+  [/\bVersion\/\S+ (?:Mobile\/\S+ )?Safari\//, 'Safari'], // all of the above end in "Safari", too
 ];
 
 const systems: [RegExp, string][] = [
@@ -21,7 +26,7 @@ const systems: [RegExp, string][] = [
 ];
 
 export interface Device {
-  /** A browser's name, or the first word of another program's; empty when nothing is said. */
+  /** A browser's name, or the first word of another program's; empty when nothing is said that could be one. */
   program: string;
   system: string;
   handheld: boolean;
@@ -30,8 +35,9 @@ export interface Device {
 export function deviceOf(userAgent: string): Device {
   const find = (list: [RegExp, string][]) => list.find(([form]) => form.test(userAgent))?.[1] ?? '';
   const system = find(systems);
+  const first = userAgent.split(/[/\s]/)[0] ?? '';
   return {
-    program: find(browsers) || (userAgent.split(/[/\s]/)[0] ?? ''),
+    program: find(browsers) || (first === 'Mozilla' ? '' : first), // every browser begins so
     system,
     handheld: system === 'iPhone' || system === 'iPad' || system === 'Android',
   };

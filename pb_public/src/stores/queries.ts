@@ -6,7 +6,7 @@ import { getGame, listBlueprints } from '@/api/blueprints';
 import { ApiError } from '@/api/error';
 import { getFactors } from '@/api/factors';
 import { listKeys } from '@/api/keys';
-import { getNoticePrefs, listNotices, listWebhooks } from '@/api/notices';
+import { getNoticePrefs, listBrowsers, listMutes, listNotices, listWebhooks } from '@/api/notices';
 import { listAccess, listInvites, listMembers, listRoles } from '@/api/people';
 import {
   askPlacement,
@@ -82,6 +82,13 @@ export const noticePrefsQuery = queryOptions({
   queryKey: ['notice-prefs'],
   queryFn: ({ signal }) => getNoticePrefs(signal),
 });
+
+export const browsersQuery = queryOptions({
+  queryKey: ['push'],
+  queryFn: ({ signal }) => listBrowsers(signal),
+});
+
+export const mutesQuery = queryOptions({ queryKey: ['mutes'], queryFn: ({ signal }) => listMutes(signal) });
 
 /** One's own webhooks, or with an organisation of that one's. */
 export const webhooksQuery = (org: string) =>

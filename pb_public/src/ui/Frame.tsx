@@ -9,9 +9,10 @@ import { usePermissions } from '@/stores/permissions';
 import { accountQuery } from '@/stores/queries';
 import { t } from '@/texts';
 import { AccountMenu } from './AccountMenu';
-import { Bell } from './Bell';
+import { Bell, BellLink } from './Bell';
 import classes from './Frame.module.css';
 import { Switcher } from './Switcher';
+import { useKeptPush } from './useKeptPush';
 
 const Palette = lazy(() => import('./Palette'));
 const isMac = /Mac|iPhone|iPad/.test(navigator.platform);
@@ -33,6 +34,7 @@ export function Frame({
   const settings = usePermissions(org).can('tenant.read');
   useFetchedPages();
   useLiveNotices(account?.id);
+  useKeptPush(account?.id);
   useEffect(() => {
     const key = (e: KeyboardEvent) => {
       if (e.key.toLowerCase() === 'k' && (e.ctrlKey || e.metaKey) && !e.altKey && !e.shiftKey) {
@@ -90,7 +92,7 @@ export function Frame({
           <IconServer2 size={22} stroke={1.7} aria-hidden="true" />
           {t('frame.servers')}
         </Link>
-        <Bell org={org} size={22} />
+        <BellLink org={org} size={22} />
         <button type="button" onClick={() => setPalette(true)}>
           <IconSearch size={22} stroke={1.7} aria-hidden="true" />
           {t('frame.search')}

@@ -4,9 +4,10 @@ import { QueryClient, QueryClientProvider } from '@tanstack/react-query';
 import { cleanup, fireEvent, render, screen, waitFor } from '@testing-library/react';
 import type { ReactNode } from 'react';
 import { afterEach, describe, expect, it } from 'vitest';
-import type { Notice, NoticePage, NoticePrefs } from '@/api/views';
+import type { Notice, NoticePage, NoticePrefs, ServerDetail } from '@/api/views';
 import { applyNotice } from '@/stores/notices';
-import { answering } from '@/testing';
+import { answering, aServer } from '@/testing';
+import { MuteCard } from './MuteCard';
 import { NoticesCard } from './NoticesCard';
 import { WebhooksCard } from './WebhooksCard';
 
@@ -100,6 +101,75 @@ describe('WebhooksCard', () => {
     await waitFor(() => expect(screen.queryAllByTestId('webhook')).toHaveLength(1), { timeout: 4000 });
     expect(asked[1]?.url).toContain('tenants/owls/channels');
     expect((screen.getByLabelText('Webhook URL') as HTMLInputElement).value).toBe('');
+  });
+});
+
+describe('kinds of a webhook', () => {
+  const kinds = [
+    { kind: 'server.crashed', group: 'servers', title: 'A server crashed', severity: 'warning' },
+    { kind: 'member.joined', group: 'organisation', title: 'An invitation is accepted', severity: 'info' },
+  ];
+  const hook = {
+    id: 'hook00000000001',
+    kind: 'discord',
+    name: 'ops',
+    problem: '',
+    created: '2026-11-27T10:00:00Z',
+    used_at: null,
+    kinds: { 'server.crashed': true, 'member.joined': false },
+  };
+
+  it('are chosen for each one of an organisation, and go back when the panel refuses', async () => {
+    const asked = answering(
+      { status: 200, body: { items: [hook], kinds } },
+      { status: 200, body: hook },
+      { status: 403, body: { code: 'forbidden', message: 'You may not hear of this yourself.' } },
+    );
+    show(<WebhooksCard org="owls" />);
+    const fold = await screen.findByRole('button', { name: 'Choose what ops is sent: 1 of 2 kinds of news' });
+    expect(fold.getAttribute('aria-expanded')).toBe('false');
+    expect(screen.queryByRole('checkbox')).toBeNull();
+    fireEvent.click(fold);
+    expect(fold.getAttribute('aria-expanded')).toBe('true');
+    expect(box('An invitation is accepted').checked).toBe(false);
+    fireEvent.click(box('A server crashed'));
+    await waitFor(() => expect(asked).toHaveLength(2));
+    expect(asked[1]).toMatchObject({ method: 'PATCH', body: { kinds: { 'server.crashed': false } } });
+    expect(asked[1]?.url).toContain('tenants/owls/channels/hook00000000001');
+    expect(box('A server crashed').checked).toBe(false);
+    fireEvent.click(box('An invitation is accepted'));
+    await screen.findByText('You may not hear of this yourself.');
+    expect(box('An invitation is accepted').checked).toBe(false);
+    expect(box('A server crashed').checked).toBe(false);
+  });
+
+  it('of one’s own are the switches above', async () => {
+    answering({ status: 200, body: { items: [{ ...hook, kinds: undefined }] } });
+    show(<WebhooksCard org="" />);
+    await screen.findByTestId('webhook');
+    expect(screen.queryByRole('button', { name: /kinds of news/ })).toBeNull();
+  });
+});
+
+describe('MuteCard', () => {
+  it('mutes a server, and goes back when the panel refuses', async () => {
+    const asked = answering(
+      { status: 200, body: { items: [] } },
+      { status: 204 },
+      { status: 404, body: { code: 'server_not_found', message: 'There is no such server.' } },
+    );
+    show(<MuteCard server={aServer() as ServerDetail} />);
+    const mute = (await screen.findByRole('switch', { name: 'Mute this server' })) as HTMLInputElement;
+    fireEvent.click(mute);
+    await screen.findByText('You hear nothing of Friday night any more');
+    expect(asked[1]).toMatchObject({ method: 'PUT' });
+    expect(asked[1]?.url).toContain('notifications/mutes/server000000001');
+    expect(mute.checked).toBe(true);
+    await waitFor(() => expect(mute.disabled).toBe(false));
+    fireEvent.click(mute);
+    await screen.findByText('There is no such server.');
+    expect(asked[2]).toMatchObject({ method: 'DELETE' });
+    expect(mute.checked).toBe(true);
   });
 });
 

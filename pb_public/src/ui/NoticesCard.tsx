@@ -15,7 +15,7 @@ export function NoticesCard() {
   const prefs = useQuery(noticePrefsQuery);
   const data = prefs.data;
   const groups = [...new Set(data?.items.map((k) => k.group))];
-  const channels = (data?.channels ?? []).filter((c) => c !== 'push'); // no screen subscribes a browser yet
+  const channels = data?.channels ?? [];
   return (
     <Card title={t('notices.settings')} lead={t('notices.settingsLead')}>
       {data ? (

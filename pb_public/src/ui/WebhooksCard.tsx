@@ -1,10 +1,12 @@
-import { Button, Skeleton, TextInput } from '@mantine/core';
+import { Button, Checkbox, Skeleton, TextInput } from '@mantine/core';
+import { IconChevronDown } from '@tabler/icons-react';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
-import { useState } from 'react';
+import { useId, useState } from 'react';
+import { setWebhookKind } from '@/actions/notices';
 import { addWebhook, removeWebhook, testWebhook } from '@/api/notices';
-import type { Webhook } from '@/api/views';
+import type { Webhook, WebhookKind } from '@/api/views';
 import { webhooksQuery } from '@/stores/queries';
-import { t } from '@/texts';
+import { t, tMaybe } from '@/texts';
 import { Ago } from './Ago';
 import { Card } from './Card';
 import { Failure } from './Failure';
@@ -15,7 +17,7 @@ import { useAct } from './useAct';
 /** Discord webhooks: one's own, or with an organisation of that one's. */
 export function WebhooksCard({ org }: { org: string }) {
   const hooks = useQuery(webhooksQuery(org));
-  const list = hooks.data;
+  const list = hooks.data?.items;
   return (
     <Card title={t('webhooks.title')} lead={org ? t('webhooks.orgLead') : t('webhooks.ownLead')}>
       {list ? (
@@ -23,7 +25,7 @@ export function WebhooksCard({ org }: { org: string }) {
           {list.length === 0 && <p className="muted">{t('webhooks.none')}</p>}
           <ul className={classes.list}>
             {list.map((one) => (
-              <Row key={one.id} org={org} one={one} />
+              <Row key={one.id} org={org} one={one} kinds={hooks.data?.kinds ?? []} />
             ))}
           </ul>
           <Add org={org} />
@@ -42,8 +44,11 @@ function useAgain(org: string) {
   return () => client.invalidateQueries({ queryKey: webhooksQuery(org).queryKey });
 }
 
-function Row({ org, one }: { org: string; one: Webhook }) {
+function Row({ org, one, kinds }: { org: string; one: Webhook; kinds: WebhookKind[] }) {
   const again = useAgain(org);
+  const [open, setOpen] = useState(false);
+  const part = useId();
+  const chosen = kinds.filter((k) => one.kinds?.[k.kind]).length;
   const test = useAct(async () => {
     await testWebhook(org, one.id);
     toastDone(t('webhooks.tested'));
@@ -88,8 +93,48 @@ function Row({ org, one }: { org: string; one: Webhook }) {
       >
         {t('webhooks.remove')}
       </Button>
+      {kinds.length > 0 && (
+        <button
+          type="button"
+          className={classes.fold}
+          aria-expanded={open}
+          aria-controls={part}
+          aria-label={t('webhooks.kindsOf', { name: one.name, some: chosen, all: kinds.length })}
+          onClick={() => setOpen(!open)}
+        >
+          {t('webhooks.kinds', { some: chosen, all: kinds.length })}
+          <IconChevronDown size={15} aria-hidden="true" />
+        </button>
+      )}
+      {kinds.length > 0 && (
+        <div id={part} className={classes.kinds} hidden={!open}>
+          {open && <Kinds org={org} one={one} kinds={kinds} />}
+        </div>
+      )}
     </li>
   );
+}
+
+/** What an organisation's webhook is sent. */
+function Kinds({ org, one, kinds }: { org: string; one: Webhook; kinds: WebhookKind[] }) {
+  const client = useQueryClient();
+  const { run } = useAct((kind: string, on: boolean) => setWebhookKind(client, org, one.id, kind, on));
+  const groups = [...new Set(kinds.map((k) => k.group))];
+  return groups.map((group) => (
+    <fieldset key={group}>
+      <legend>{tMaybe(`notices.group.${group}`) ?? group}</legend>
+      {kinds
+        .filter((k) => k.group === group)
+        .map((k) => (
+          <Checkbox
+            key={k.kind}
+            label={k.title}
+            checked={one.kinds?.[k.kind] ?? false}
+            onChange={(e) => void run(k.kind, e.currentTarget.checked)}
+          />
+        ))}
+    </fieldset>
+  ));
 }
 
 function Add({ org }: { org: string }) {

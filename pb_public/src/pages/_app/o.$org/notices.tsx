@@ -1,7 +1,7 @@
 import { Button, Skeleton } from '@mantine/core';
 import { IconBell } from '@tabler/icons-react';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
-import { createFileRoute, Link } from '@tanstack/react-router';
+import { createFileRoute } from '@tanstack/react-router';
 import { useState } from 'react';
 import { readAll } from '@/actions/notices';
 import type { Notice } from '@/api/views';
@@ -11,6 +11,7 @@ import { Ago } from '@/ui/Ago';
 import { Card } from '@/ui/Card';
 import { Empty } from '@/ui/Empty';
 import { Failure } from '@/ui/Failure';
+import { NoticeLink } from '@/ui/NoticeLink';
 import classes from '@/ui/NoticesCard.module.css';
 import { PageHead } from '@/ui/PageHead';
 import { useAct } from '@/ui/useAct';
@@ -74,15 +75,7 @@ function Row({ one }: { one: Notice }) {
     <li className={classes.row} data-testid="notice">
       <div>
         {one.read_at === null && <span className={classes.unread}>{t('notices.new')}</span>}
-        <strong>
-          {one.server ? (
-            <Link to="/o/$org/servers/$server" params={{ org: one.tenant, server: one.server }}>
-              {one.subject}
-            </Link>
-          ) : (
-            one.subject
-          )}
-        </strong>
+        <strong>{one.server || one.link ? <NoticeLink one={one}>{one.subject}</NoticeLink> : one.subject}</strong>
         <p>{one.body}</p>
         <p>
           {t(`notices.severity.${one.severity}`)} · {one.org && `${one.org} · `}

@@ -1,6 +1,7 @@
 import { createFileRoute } from '@tanstack/react-router';
 import { t } from '@/texts';
 import { NoticesCard } from '@/ui/NoticesCard';
+import { PushCard } from '@/ui/PushCard';
 import { useTitle } from '@/ui/useTitle';
 import { WebhooksCard } from '@/ui/WebhooksCard';
 import classes from '../account.module.css';
@@ -13,6 +14,7 @@ function Notices() {
   return (
     <div className={classes.stack}>
       <NoticesCard />
+      <PushCard />
       <WebhooksCard org="" />
     </div>
   );

@@ -16,6 +16,7 @@ import { t } from '@/texts';
 import { Card, Notice } from '@/ui/Card';
 import { Confirm } from '@/ui/Confirm';
 import { Failure } from '@/ui/Failure';
+import { MuteCard } from '@/ui/MuteCard';
 import { SizeFields } from '@/ui/SizeFields';
 import { toastDone, toastError } from '@/ui/toast';
 import { useAct } from '@/ui/useAct';
@@ -48,6 +49,7 @@ function Settings() {
       ) : (
         <Skeleton height={260} radius={12} />
       )}
+      <MuteCard server={server} />
       <Danger server={server} org={org} />
     </div>
   );
