@@ -5,6 +5,7 @@
 # it runs as it is.
 here=$(dirname "$0")
 if unshare --net true 2>/dev/null && command -v ip >/dev/null; then
-  exec unshare --net sh -c 'ip link set lo up; node "$0/forward.mjs" in & shift 0; exec /usr/bin/chromium "$@"' "$here" "$@"
+  exec unshare --net sh -c 'ip link set lo up; rm -f "$E2E_FORWARD.ready"; node "$0/forward.mjs" in &
+    until [ -e "$E2E_FORWARD.ready" ]; do sleep 0.02; done; exec /usr/bin/chromium "$@"' "$here" "$@"
 fi
 exec /usr/bin/chromium "$@"

@@ -1,4 +1,5 @@
 // Carries connections between a port of chromium.sh's network and a port of ours, through a socket file.
+import { writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 
 const base = new URL(process.env.E2E_BASE_URL);
@@ -23,7 +24,8 @@ function carry(listen, to) {
 export const outside = () => carry({ path: file }, { host: base.hostname, port }).unref();
 
 if (process.argv[2] === 'in') {
-  carry({ host: '127.0.0.1', port }, { path: file });
+  // chromium.sh waits for this file: a page that is asked for earlier is refused.
+  carry({ host: '127.0.0.1', port }, { path: file }).on('listening', () => writeFileSync(`${file}.ready`, ''));
   const browser = process.ppid;
   setInterval(() => process.ppid === browser || process.exit(), 500); // it ends with the browser
 }
