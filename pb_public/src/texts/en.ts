@@ -21,6 +21,8 @@ export const en = {
     accountMenu: 'Account menu of {{name}}',
     offline: 'Live updates stopped {{ago}}. What you see may be old; we are reconnecting.',
     suspended: 'This organisation is suspended. Its servers are kept, but they cannot run.',
+    deleting: '{{name}} is going to be deleted on {{day}}. Its servers are stopped, and nothing can be changed.',
+    keep: 'Keep it',
     unverified: 'Your e-mail address is not confirmed yet. Until then you can look, but not create anything.',
     unverifiedAction: 'Confirm it',
   },
@@ -662,6 +664,30 @@ export const en = {
     transferTitle: 'Hand {{name}} over?',
     transferWhat:
       '{{person}} becomes the owner of {{name}}: of its servers, its members and its bills. You become an admin and cannot take this back; only the new owner can.',
+    export: 'Take your data along',
+    exportLead:
+      'An archive of everything that is kept about this organisation, as JSON in a zip file. Passwords, keys and the files of your servers are not in it.',
+    exportButton: 'Make an archive',
+    exportAsked: 'The archive is being made. You are told when it is ready.',
+    exportNone: 'There is no archive now. One is kept for seven days.',
+    exportOf: 'Archive made',
+    exportRunning: 'Being made. You can leave this page; you are told when it is ready.',
+    exportFailed: 'This one could not be made. Please try again; your data are untouched.',
+    exportReady: '{{size}}, can be downloaded until {{day}}.',
+    exportTake: 'Download',
+    delete: 'Delete this organisation',
+    deleteButton: 'Delete…',
+    deleteLead: 'Stops its servers at once, and removes all of it after a time in which you can still keep it.',
+    deleteTitle: 'Delete {{name}}?',
+    deleteWhat:
+      'This removes for good: all servers of {{name}} with their files and worlds, its members, roles, keys and settings, and its audit log. Its short name is free for others then.',
+    deleteGrace:
+      'At once, servers stop, open invitations end and API keys are refused. Members can still look, and you can take the data along. Until the date that is shown then you can keep everything.',
+    deleteAsked: '{{name}} is going to be deleted. You can still keep it.',
+    keep: 'Keep this organisation',
+    keepLead:
+      'On {{day}} all of {{name}} is removed for good. Until then you can keep it, and what ran before starts again.',
+    kept: '{{name}} is kept.',
     transferred: '{{person}} owns {{name}} now.',
   },
   members: {
