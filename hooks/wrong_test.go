@@ -154,7 +154,7 @@ const plain = "application/json"
 
 // forEverybody are the routes that need no membership.
 var forEverybody = map[string]string{
-	"GET /account": "", "GET /tenants": "", "POST /tenants": "", "GET /blueprints": "", "GET /blueprints/{id}": "", "GET /blueprints/{id}/icon": "public", "GET /status": "public",
+	"GET /account": "", "DELETE /account": "", "GET /tenants": "", "POST /tenants": "", "GET /blueprints": "", "GET /blueprints/{id}": "", "GET /blueprints/{id}/icon": "public", "GET /status": "public",
 	"POST /invites/{invite}/preview": "public",
 	"GET /account/keys":              "", "POST /account/keys": "", "DELETE /account/keys/{key}": "",
 	"GET /notifications": "", "POST /notifications/read": "", "POST /notifications/read-all": "", "GET /notifications/preferences": "", "PUT /notifications/preferences": "",
@@ -298,6 +298,7 @@ Bcc: b@example.org","role":"MEMBER"}`, `{"email":"` + strings.Repeat("x", 300) +
 	"POST /tenants/{id}/channels/{channel}/test":   nil,
 	"POST /admin/tenants/{id}/suspend":             {`{}`, `{"reason":""}`, `{"reason":"  "}`, `{"reason":5}`, `{"reason":"a\u202eb"}`, `{"reason":"` + strings.Repeat("x", 501) + `"}`},
 	"POST /admin/tenants/{id}/resume":              nil,
+	"DELETE /account":                              nil,
 	"POST /account/proof":                          {`{}`, `{"password":""}`, `{"password":1}`, `{"password":"x"}`, `{"code":"123456","backup_code":"x"}`, `{"passkey":{}}`, `{"passkey":"x"}`},
 	"POST /account/proof/options":                  nil,
 	"POST /account/totp":                           nil,

@@ -50,8 +50,9 @@ func (c *Compliance) handleExport() {
 	c.Jobs.Cron("compliance.expire", "20 * * * *", jobs.Skip, c.Expire)
 }
 
-// Routes registers the routes of exports on the group of /api/v1.
+// Routes registers the routes of exports, and of the end of an account, on the group of /api/v1.
 func (c *Compliance) Routes(g *router.RouterGroup[*core.RequestEvent]) {
+	g.DELETE("/account", c.deleteAccount)
 	g.POST("/tenants/{id}/export", c.ask)
 	g.GET("/tenants/{id}/exports", c.list)
 	g.POST("/tenants/{id}/exports/{export}/token", c.token)
