@@ -394,3 +394,53 @@ func TestWhoKeepsHisOrganisationHasItUntouched(t *testing.T) {
 		})
 	}
 }
+
+// Several panels look at the same clock: an organisation is purged once, and an archive that one has made is downloaded
+// from another.
+func TestSeveralPanelsPurgeOnceAndServeEachOthersArchives(t *testing.T) {
+	t.Parallel()
+	street := newStreet(t, 2)
+	both := []*settled{{house: street.houses[0]}, {house: street.houses[1]}}
+	for _, s := range both {
+		s.Compliance.Look = 50 * time.Millisecond
+	}
+	tenant := firstOf(t, both[0].app, collections.Tenants).Id
+	boss := both[0].signIn("owner@demo.example")
+	both[0].archive(boss, tenant)
+	x, err := collections.One[collections.Export](both[0].app, collections.Exports, dbx.HashExp{"tenant": tenant, "status": "READY"})
+	must(t, err)
+	if code, body := both[1].fetch("/api/v1/tenants/"+tenant, x.Id, both[0].intent(boss, tenant, x.Id)); code != 200 || int64(len(body)) != x.Bytes() {
+		t.Errorf("at the other panel: %d, %d of %d bytes", code, len(body), x.Bytes())
+	}
+	intent := both[0].intent(boss, tenant, x.Id)
+	codes := map[int]int{}
+	for _, s := range both {
+		code, _ := s.fetch("/api/v1/tenants/"+tenant, x.Id, intent)
+		codes[code]++
+	}
+	if codes[200] != 1 || codes[401] != 1 {
+		t.Errorf("one token at two panels: %v", codes)
+	}
+	both[0].doom(boss, tenant, "Demo Corp")
+	must(t, both[1].Compliance.Due(both[1].app, time.Now()))
+	collectionstest.Eventually(t, "the organisation is purged", func() bool { return both[1].status(tenant) == tenancy.StatusDeleted })
+	for table, where := range map[string]dbx.HashExp{
+		collections.AuditLogs: {"tenant": "", "action": audit.ActionPurged, "resource": tenant}, collections.Jobs: {"kind": "PurgeTenant", "subject": tenant},
+	} {
+		if n := both[0].count(table, where); n != 1 {
+			t.Errorf("%d rows in %s", n, table)
+		}
+	}
+	for i, s := range both {
+		reps, err := s.Audit.VerifyAll(s.app)
+		must(t, err)
+		for _, r := range reps {
+			if !r.OK() {
+				t.Errorf("panel %d: audit chain %q: %+v", i, r.Tenant, r)
+			}
+		}
+		if status, _, raw := s.ask(boss, "", "GET", "/api/v1/tenants/"+tenant, plain, ""); status != 404 {
+			t.Errorf("panel %d: %d %s", i, status, raw)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package tenancy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/pocketbase/dbx"
@@ -15,17 +16,24 @@ import (
 // LeaveAll takes somebody whose account ends out of every organisation, in the caller's transaction. 409 owns_tenants
 // while he owns one. What he had made in them, keys and invitations that he accepted, goes with him.
 func (t *Tenancy) LeaveAll(tx core.App, a access.Actor, user string) error {
-	rows, err := collections.Every[collections.TenantMember](tx, collections.TenantMembers, "tenant", 0, dbx.HashExp{"user": user})
+	rows, err := membershipsOf(tx, user)
 	if err != nil {
-		return fmt.Errorf("list the memberships of %s: %w", user, err)
+		return err
 	}
-	locks := []collections.Lock{}
+	locks := []collections.Lock{collections.Lock("user:" + user)} // whoever makes him an owner holds it
 	for _, m := range rows {
 		locks = append(locks, audit.Lock(m.Tenant()), Lock(m.Tenant()))
 	}
 	return collections.Tx(tx, locks, func(tx core.App) error {
+		now, err := membershipsOf(tx, user)
+		if err != nil {
+			return err
+		}
+		if !slices.EqualFunc(rows, now, func(a, b *collections.TenantMember) bool { return a.Id == b.Id }) {
+			return access.Unavailable("busy", "This account has just joined or left an organisation. Please try again.")
+		}
 		var owned []string
-		err := tx.ConcurrentDB().NewQuery(`SELECT DISTINCT [[t.name]] FROM {{tenant_members}} [[m]]
+		err = tx.ConcurrentDB().NewQuery(`SELECT DISTINCT [[t.name]] FROM {{tenant_members}} [[m]]
 			JOIN {{tenants}} [[t]] ON [[t.id]] = [[m.tenant]] AND [[t.status]] != {:deleted}
 			JOIN {{role_bindings}} [[b]] ON [[b.member]] = [[m.id]] AND [[b.server]] = ''
 			JOIN {{roles}} [[r]] ON [[r.id]] = [[b.role]] AND [[r.key]] = {:owner} AND [[r.tenant]] = ''
@@ -47,6 +55,14 @@ func (t *Tenancy) LeaveAll(tx core.App, a access.Actor, user string) error {
 		}
 		return nil
 	})
+}
+
+func membershipsOf(app core.App, user string) ([]*collections.TenantMember, error) {
+	rows, err := collections.Every[collections.TenantMember](app, collections.TenantMembers, "tenant, id", 0, dbx.HashExp{"user": user})
+	if err != nil {
+		return nil, fmt.Errorf("list the memberships of %s: %w", user, err)
+	}
+	return rows, nil
 }
 
 func (t *Tenancy) leave(tx core.App, a access.Actor, m *collections.TenantMember) error {
