@@ -78,6 +78,7 @@ func All() []Definition {
 		blueprintsDef, blueprintVersions, serversDef,
 		apiKeys,
 		notificationsDef, notificationPrefs, notificationChannels, pushSubscriptions, pushKeys, notificationMutes,
+		exportsDef, exportParts,
 	}
 }
 

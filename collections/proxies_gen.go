@@ -1158,7 +1158,7 @@ func NewTenant(app core.App) (*Tenant, error) { return newProxy[Tenant](app, Ten
 // FindTenant returns the row of that id; sql.ErrNoRows when there is none.
 func FindTenant(app core.App, id string) (*Tenant, error) { return findProxy[Tenant](app, Tenants, id) }
 
-// Name is name.
+// Name is empty of a DELETED one only.
 func (r *Tenant) Name() string { return r.GetString("name") }
 
 // SetName sets name; see Name.
@@ -1193,6 +1193,24 @@ func (r *Tenant) StatusSince() time.Time { return r.GetDateTime("status_since").
 
 // SetStatusSince sets status_since; see StatusSince.
 func (r *Tenant) SetStatusSince(v time.Time) { r.Set("status_since", dateTime(v)) }
+
+// StatusBefore is of one that is DELETING: what it is again when its owner keeps it.
+func (r *Tenant) StatusBefore() string { return r.GetString("status_before") }
+
+// SetStatusBefore sets status_before; see StatusBefore.
+func (r *Tenant) SetStatusBefore(v string) { r.Set("status_before", v) }
+
+// DeleteAt is of one that is DELETING: when it is purged.
+func (r *Tenant) DeleteAt() time.Time { return r.GetDateTime("delete_at").Time() }
+
+// SetDeleteAt sets delete_at; see DeleteAt.
+func (r *Tenant) SetDeleteAt(v time.Time) { r.Set("delete_at", dateTime(v)) }
+
+// PurgeBegunAt is from then on it cannot be kept any more.
+func (r *Tenant) PurgeBegunAt() time.Time { return r.GetDateTime("purge_begun_at").Time() }
+
+// SetPurgeBegunAt sets purge_begun_at; see PurgeBegunAt.
+func (r *Tenant) SetPurgeBegunAt(v time.Time) { r.Set("purge_begun_at", dateTime(v)) }
 
 // Require2fa is require_2fa.
 func (r *Tenant) Require2fa() bool { return r.GetBool("require_2fa") }
@@ -2923,3 +2941,119 @@ func (r *NotificationMute) Created() time.Time { return r.GetDateTime("created")
 
 // Updated is when the row was last written.
 func (r *NotificationMute) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
+// Export is a row of exports, owned by hooks/compliance.
+type Export struct{ core.BaseRecordProxy }
+
+// Exports is the name of the collection.
+const Exports = "exports"
+
+// NewExport returns an empty row that is not saved yet.
+func NewExport(app core.App) (*Export, error) { return newProxy[Export](app, Exports) }
+
+// FindExport returns the row of that id; sql.ErrNoRows when there is none.
+func FindExport(app core.App, id string) (*Export, error) { return findProxy[Export](app, Exports, id) }
+
+// Tenant is owner; empty only for rows of the installation itself.
+func (r *Export) Tenant() string { return r.GetString("tenant") }
+
+// SetTenant sets tenant; see Tenant.
+func (r *Export) SetTenant(v string) { r.Set("tenant", v) }
+
+// User is who asked for it.
+func (r *Export) User() string { return r.GetString("user") }
+
+// SetUser sets user; see User.
+func (r *Export) SetUser(v string) { r.Set("user", v) }
+
+// Status is status.
+func (r *Export) Status() string { return r.GetString("status") }
+
+// SetStatus sets status; see Status.
+func (r *Export) SetStatus(v string) { r.Set("status", v) }
+
+// Bytes is of the archive.
+func (r *Export) Bytes() int64 { return int64(r.GetFloat("bytes")) }
+
+// SetBytes sets bytes; see Bytes.
+func (r *Export) SetBytes(v int64) { r.Set("bytes", v) }
+
+// Parts is how many rows of export_parts hold it.
+func (r *Export) Parts() int64 { return int64(r.GetFloat("parts")) }
+
+// SetParts sets parts; see Parts.
+func (r *Export) SetParts(v int64) { r.Set("parts", v) }
+
+// Digest is SHA-256 of the archive, hex.
+func (r *Export) Digest() string { return r.GetString("digest") }
+
+// SetDigest sets digest; see Digest.
+func (r *Export) SetDigest(v string) { r.Set("digest", v) }
+
+// FinishedAt is finished_at.
+func (r *Export) FinishedAt() time.Time { return r.GetDateTime("finished_at").Time() }
+
+// SetFinishedAt sets finished_at; see FinishedAt.
+func (r *Export) SetFinishedAt(v time.Time) { r.Set("finished_at", dateTime(v)) }
+
+// ExpiresAt is then it is removed.
+func (r *Export) ExpiresAt() time.Time { return r.GetDateTime("expires_at").Time() }
+
+// SetExpiresAt sets expires_at; see ExpiresAt.
+func (r *Export) SetExpiresAt(v time.Time) { r.Set("expires_at", dateTime(v)) }
+
+// Rev is grows by one with every visible change.
+func (r *Export) Rev() int64 { return int64(r.GetFloat("rev")) }
+
+// SetRev sets rev; see Rev.
+func (r *Export) SetRev(v int64) { r.Set("rev", v) }
+
+// Created is when the row was made.
+func (r *Export) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *Export) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
+// ExportPart is a row of export_parts, owned by hooks/compliance.
+type ExportPart struct{ core.BaseRecordProxy }
+
+// ExportParts is the name of the collection.
+const ExportParts = "export_parts"
+
+// NewExportPart returns an empty row that is not saved yet.
+func NewExportPart(app core.App) (*ExportPart, error) { return newProxy[ExportPart](app, ExportParts) }
+
+// FindExportPart returns the row of that id; sql.ErrNoRows when there is none.
+func FindExportPart(app core.App, id string) (*ExportPart, error) {
+	return findProxy[ExportPart](app, ExportParts, id)
+}
+
+// Tenant is owner; empty only for rows of the installation itself.
+func (r *ExportPart) Tenant() string { return r.GetString("tenant") }
+
+// SetTenant sets tenant; see Tenant.
+func (r *ExportPart) SetTenant(v string) { r.Set("tenant", v) }
+
+// Export is export.
+func (r *ExportPart) Export() string { return r.GetString("export") }
+
+// SetExport sets export; see Export.
+func (r *ExportPart) SetExport(v string) { r.Set("export", v) }
+
+// Number is from 0.
+func (r *ExportPart) Number() int64 { return int64(r.GetFloat("number")) }
+
+// SetNumber sets number; see Number.
+func (r *ExportPart) SetNumber(v int64) { r.Set("number", v) }
+
+// Data is at most 1 MiB of the archive, base64.
+func (r *ExportPart) Data() string { return r.GetString("data") }
+
+// SetData sets data; see Data.
+func (r *ExportPart) SetData(v string) { r.Set("data", v) }
+
+// Created is when the row was made.
+func (r *ExportPart) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *ExportPart) Updated() time.Time { return r.GetDateTime("updated").Time() }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/collections/postgres"
@@ -285,6 +286,28 @@ func (p Permit) Save(tx core.App, m core.Model) error {
 // Delete removes a record of the room.
 func (p Permit) Delete(tx core.App, m core.Model) error {
 	return tx.DeleteWithContext(context.WithValue(context.Background(), permitKey{}, p.room), m)
+}
+
+// Purge removes every row of a tenant from collections of the room that have a `tenant`, past the hooks of
+// single rows, and returns how many each had. A name that is not such a collection is a fault of ours.
+func (p Permit) Purge(tx core.App, tenant string, names ...string) (map[string]int64, error) {
+	if tenant == "" {
+		return nil, errors.New("collections: the rows of the installation itself are not purged")
+	}
+	gone := map[string]int64{}
+	for _, name := range names {
+		if d, ours := ByName(name); !ours || d.Owner != p.room || !d.Tenant {
+			return nil, fmt.Errorf("collections: %s has no rows of tenants that %s may purge", name, p.room)
+		}
+		res, err := tx.NonconcurrentDB().Delete(name, dbx.HashExp{"tenant": tenant}).Execute()
+		if err != nil {
+			return nil, fmt.Errorf("purge %s: %w", name, err)
+		}
+		if gone[name], err = res.RowsAffected(); err != nil {
+			return nil, fmt.Errorf("purge %s: %w", name, err)
+		}
+	}
+	return gone, nil
 }
 
 // ErrNoPermit is what a write without the owner's permit gets: the dashboard's, a truncate's, a

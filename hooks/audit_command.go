@@ -61,6 +61,10 @@ func verifyAudit(cmd *cobra.Command, app core.App, c *Config, tenant string) err
 		} else if r.Tenant != "" {
 			name = r.Tenant
 		}
+		if r.OK() && r.Purged {
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: purged, %d signed heads: in order\n", name, r.Heads)
+			continue
+		}
 		if r.OK() {
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: %d rows, %d signed heads: in order\n", name, r.Rows, r.Heads)
 			continue

@@ -181,6 +181,9 @@ func TestNoSecretLeavesThePanel(t *testing.T) {
 	if status != 200 || len(export) < 200 {
 		t.Fatalf("the export: %d %.200s", status, export)
 	}
+	for name, text := range s.archive(owner, tenant) {
+		c.look("archive "+name, text)
+	}
 	for _, name := range tables(t, s.app) { // through PocketBase's own door, by who may nearly everything
 		s.send(c, s.super, "GET", "/api/collections/"+name+"/records?perPage=500", "", nil)
 		s.send(c, owner, "GET", "/api/collections/"+name+"/records?perPage=500", "", nil)

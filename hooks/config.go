@@ -36,6 +36,8 @@ type Config struct {
 	OutboundAllow string // networks that customers' webhooks may reach although they are not public, "10.1.2.0/24, fd00:1::/64"
 	WebhookHosts  string // hosts that customers' webhooks may name beside Discord's, "chat.example, 10.1.2.3:8080"
 
+	GraceDays int // how long an organisation that is to be deleted can still be kept; 0: the default
+
 	TokenPace   int // requests a minute of one token; 0: the default, negative: no limit
 	AddressPace int // the same of one network without a token
 
@@ -68,6 +70,7 @@ func Flags(f *pflag.FlagSet, version string) *Config {
 	text(&c.OutboundAllow, "outbound-allow", "MAMBA_OUTBOUND_ALLOW", "", "networks that requests to customers' addresses may reach although they are not public, with commas between")
 	text(&c.WebhookHosts, "webhook-hosts", "MAMBA_WEBHOOK_HOSTS", "", "hosts that customers' webhooks may name beside Discord's, with commas between")
 	f.IntVar(&c.SamplesDays, "samples-days", days("MAMBA_SAMPLES_DAYS", defaultSamplesDays), "days that samples are kept, at least 2 (MAMBA_SAMPLES_DAYS)")
+	f.IntVar(&c.GraceDays, "delete-grace-days", days("MAMBA_DELETE_GRACE_DAYS", defaultGraceDays), "days that an organisation which is to be deleted can still be kept, at least 1 (MAMBA_DELETE_GRACE_DAYS)")
 	f.BoolVar(&c.LocalNode, "local-node", truthy("MAMBA_LOCAL_NODE"), "run the node daemon of this machine as a child process (MAMBA_LOCAL_NODE)")
 	f.BoolVar(&c.Demo, "demo", truthy("MAMBA_DEMO"), "seed the demo once (MAMBA_DEMO)")
 	f.IntVar(&c.TokenPace, "token-pace", number("MAMBA_TOKEN_PACE"), "requests a minute that one token may make; 0: 6000, -1: no limit (MAMBA_TOKEN_PACE)")
@@ -78,6 +81,9 @@ func Flags(f *pflag.FlagSet, version string) *Config {
 
 // defaultSamplesDays is metering.DefaultRetention.
 const defaultSamplesDays = 7
+
+// defaultGraceDays is tenancy.DefaultGrace.
+const defaultGraceDays = 30
 
 // number of an environment variable; 0 for what is no number.
 func number(env string) int {

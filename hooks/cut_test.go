@@ -482,6 +482,13 @@ func everyEnd(t *testing.T, c *cutting) {
 	t.Run("a suspension ends", func(t *testing.T) {
 		c.cut(t, c.all(t, other), func() { c.did(t, c.super, "POST", "/api/v1/admin/tenants/"+c.tenant+"/resume", "", 200) })
 	})
+	t.Run("an organisation is to be deleted", func(t *testing.T) {
+		_, secret := c.key(t, c.boss, c.of("/keys"), "")
+		c.cut(t, append(c.all(t, other), c.consoles(t, secret)...), func() { c.did(t, c.super, "POST", c.of("/delete"), `{"name":"Demo Corp"}`, 200) })
+	})
+	t.Run("it is kept", func(t *testing.T) {
+		c.cut(t, c.all(t, other), func() { c.did(t, c.super, "DELETE", c.of("/delete"), "", 200) })
+	})
 	t.Run("a node's certificate is revoked", func(t *testing.T) {
 		links := []open{}
 		streams := c.streams(t, other)

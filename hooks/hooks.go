@@ -32,6 +32,7 @@ import (
 	"github.com/mambahost/mamba/hooks/audit"
 	"github.com/mambahost/mamba/hooks/catalog"
 	"github.com/mambahost/mamba/hooks/cluster"
+	"github.com/mambahost/mamba/hooks/compliance"
 	"github.com/mambahost/mamba/hooks/events"
 	"github.com/mambahost/mamba/hooks/fleet"
 	"github.com/mambahost/mamba/hooks/incidents"
@@ -112,7 +113,9 @@ type Panel struct {
 	Catalog   *catalog.Catalog
 	Fleet     *fleet.Fleet
 	Servers   *servers.Servers
-	Ops       *ops.Ops
+
+	Compliance *compliance.Compliance
+	Ops        *ops.Ops
 
 	outbound *outbound.Client
 
@@ -152,6 +155,7 @@ func Open(app core.App, c *Config) (*Panel, error) {
 			return errors.Join(p.recheckAll(tx), p.Events.AccountChanged(tx, user), p.Notify.SessionsEnded(tx, user)) // Notify is made below
 		},
 		KeyEnded: p.recheckAll,
+		Goes:     func(tx core.App, a access.Actor, user string) error { return p.Compliance.AccountGoes(tx, a, user) }, // made below
 		Alarm: func(tx core.App, a access.Actor, kind string, details map[string]any) error {
 			return p.Events.Emit(tx, events.Event{Kind: kind, SubjectType: "users", Subject: a.ID, Actor: a.ID, ActorType: a.Type, ActorName: a.Name, Payload: details})
 		},
@@ -159,7 +163,8 @@ func Open(app core.App, c *Config) (*Panel, error) {
 		return nil, err
 	}
 	if p.Tenancy, err = tenancy.New(tenancy.Config{Auditor: p.Audit, Events: p.Events, Idempotency: p.Access, Sessions: p.Access, Keys: p.Access, Jobs: p.Jobs, App: app,
-		InviteKey: p.Secrets.Derive(purposeInvite), Confirm: p.Access.Confirm, Turned: p.tenantTurned}); err != nil {
+		InviteKey: p.Secrets.Derive(purposeInvite), Confirm: p.Access.Confirm, Turned: p.tenantTurned,
+		Grace: time.Duration(c.GraceDays) * 24 * time.Hour}); err != nil {
 		return nil, err
 	}
 	if err := p.openNotify(); err != nil {
@@ -186,6 +191,9 @@ func Open(app core.App, c *Config) (*Panel, error) {
 	})
 	p.Fleet.SetPlacements(p.Servers)
 	p.Fleet.SetPeerHandler(http.HandlerFunc(p.Events.ServePeer))
+	if err := p.openCompliance(); err != nil {
+		return nil, err
+	}
 	p.Ops = ops.New(p.Jobs, p.Incidents, p.Audit, p.config.database.kind())
 	p.prepared = sync.OnceValue(func() error {
 		if err := p.Catalog.PublishShipped(p.app); err != nil {
@@ -239,6 +247,15 @@ func (p *Panel) openNotify() error {
 	p.outbound = outbound.New(outbound.Config{Allow: allow, Redirects: -1, MaxBody: 64 << 10}) // no webhook redirects
 	p.Notify, err = notify.New(notify.Config{App: p.app, Events: p.Events, Jobs: p.Jobs, Tenancy: p.Tenancy, Audit: p.Audit, Secrets: p.Secrets,
 		Send: p.outbound, Hosts: strings.FieldsFunc(strings.ToLower(p.config.WebhookHosts), func(r rune) bool { return r == ',' || r == ' ' }), Log: p.log})
+	return err
+}
+
+// openCompliance makes the room that takes organisations out. A room that has rows of tenants is in the list; a test
+// fails when a collection is purged by none.
+func (p *Panel) openCompliance() (err error) {
+	p.Compliance, err = compliance.New(compliance.Config{App: p.app, Access: p.Access, Tenancy: p.Tenancy, Jobs: p.Jobs, Events: p.Events, Audit: p.Audit, Incidents: p.Incidents,
+		Servers: p.Servers, Samples: p.Metering, Notices: p.Notify, Sealed: sealed, Cut: p.tenantGone, Log: p.log,
+		Rooms: []compliance.Room{p.Servers, p.Alloc, p.Tenancy, p.Access, p.Notify, p.Incidents, p.Jobs, p.Events, p.Secrets}})
 	return err
 }
 
@@ -383,7 +400,12 @@ func (p *Panel) recheck(e *core.RecordEvent) error {
 
 // tenantTurned has everything of a tenant follow its new status.
 func (p *Panel) tenantTurned(tx core.App, tenant string) error {
-	return errors.Join(p.Servers.TenantTurned(tx, tenant), p.Events.TenantChanged(tx, tenant), p.Cluster.Publish(tx, topicRecheck, []byte(tenant)))
+	return errors.Join(p.Servers.TenantTurned(tx, tenant), p.tenantGone(tx, tenant))
+}
+
+// tenantGone cuts everything that is open of a tenant, on every instance, once tx has committed.
+func (p *Panel) tenantGone(tx core.App, tenant string) error {
+	return errors.Join(p.Events.TenantChanged(tx, tenant), p.Cluster.Publish(tx, topicRecheck, []byte(tenant)))
 }
 
 // recheckAll does it on every instance, once tx has committed.
@@ -472,7 +494,7 @@ func (p *Panel) bindRoutes(e *core.ServeEvent) {
 	access.Door(g)
 	for _, room := range []interface {
 		Routes(*router.RouterGroup[*core.RequestEvent])
-	}{p.Access, p.Tenancy, p.Notify, p.Catalog, p.Alloc, p.Fleet, p.Servers, p.Ops} {
+	}{p.Access, p.Tenancy, p.Notify, p.Catalog, p.Alloc, p.Fleet, p.Servers, p.Compliance, p.Ops} {
 		room.Routes(g)
 	}
 	e.Router.Bind(handler("mamba.access.origin", afterToken, p.Access.OwnOrigin))

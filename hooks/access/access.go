@@ -53,6 +53,9 @@ type Config struct {
 	KeyEnded func(tx core.App) error
 	// Cluster tells the other instances how much was asked for. Nil: there are none.
 	Cluster *cluster.Cluster
+	// Goes is told in the transaction in which a superuser deletes a customer's account, before that: what the account
+	// has elsewhere goes first. Nil: it has nothing.
+	Goes func(tx core.App, a Actor, user string) error
 	// TokenPace and AddressPace are how many requests a minute one token, and one network without a
 	// token, may make. Default DefaultTokenPace and DefaultAddressPace; negative: no limit.
 	TokenPace, AddressPace int
@@ -71,6 +74,7 @@ type Access struct {
 	alarm    func(tx core.App, a Actor, kind string, details map[string]any) error
 	ended    func(tx core.App, user string) error
 	keyEnded func(tx core.App) error
+	goes     func(tx core.App, a Actor, user string) error
 	pace     *pace
 	uses     uses // of API keys
 	log      *slog.Logger
@@ -108,7 +112,7 @@ func New(c Config) (*Access, error) {
 	})
 	return &Access{
 		key: c.IntentKey, auditor: c.Auditor, seal: c.Seal, relying: relying, secure: c.Secure, origins: originsOf(c.PublicURL),
-		alarm: c.Alarm, ended: c.Ended, keyEnded: c.KeyEnded, pace: p, log: c.Log,
+		alarm: c.Alarm, ended: c.Ended, keyEnded: c.KeyEnded, goes: c.Goes, pace: p, log: c.Log,
 	}, nil
 }
 

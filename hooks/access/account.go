@@ -1,6 +1,7 @@
 package access
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -93,7 +94,23 @@ func (d *Access) UserUpdateRequest(e *core.RecordRequestEvent) error {
 
 // UserDeleteRequest is the handler of OnRecordDeleteRequest("users"), which superusers alone get to.
 func (d *Access) UserDeleteRequest(e *core.RecordRequestEvent) error {
-	return d.audited(e, "user.delete", func() map[string]any { return nil })
+	return d.witnessed(e, "user.delete", func() map[string]any { return nil }, func() error {
+		if d.goes == nil || e.Auth == nil {
+			return e.Next()
+		}
+		a, err := actorOf(e.RequestEvent, e.Auth)
+		if err == nil {
+			err = d.goes(e.App, a, e.Record.Id)
+		}
+		var refused *Error
+		if errors.As(err, &refused) {
+			return e.Error(refused.Status, refused.Message, nil)
+		}
+		if err != nil {
+			return err
+		}
+		return e.Next()
+	})
 }
 
 // restrain refuses what a customer must not set about an account and tidies what he may. Superusers

@@ -306,6 +306,14 @@ func Forget(tx core.App, user string) error {
 			return fmt.Errorf("forget the %s of %s: %w", table, user, err)
 		}
 	}
+	for table, his := range map[string]dbx.HashExp{
+		collections.APIKeies:         {"user": user, "tenant": ""}, // those of an organisation were revoked, and are its history
+		collections.IdempotencyKeies: {"actor": TypeUser + ":" + user},
+	} {
+		if _, err := tx.NonconcurrentDB().Delete(table, his).Execute(); err != nil {
+			return fmt.Errorf("forget the %s of %s: %w", table, user, err)
+		}
+	}
 	return nil
 }
 

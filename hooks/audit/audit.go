@@ -1,7 +1,7 @@
 // Package audit is the append-only record of who did what: one keyed chain of rows per tenant.
 //
 // It owns audit_logs and audit_heads. It refuses to change or remove a row, and to store what looks
-// like a secret.
+// like a secret. The chain of a tenant that is purged goes as a whole (Bury), with a proof in the installation's.
 //
 // Its one invariant: row n of a tenant's chain carries an HMAC over all its fields and over the HMAC
 // of row n-1, and the tenant's head, written in the same transaction, is sealed over the last one.
@@ -180,7 +180,14 @@ func (l *Log) next(tx core.App, tenant string) (head *collections.AuditHead, seq
 		last, prev = rows[0].Seq(), rows[0].MAC()
 	}
 	if !known && last == 0 { // a new chain begins with the newest key
-		return head, 1, "", l.keys.Refresh(tx)
+		if err := l.keys.Refresh(tx); err != nil {
+			return nil, 0, "", err
+		}
+		g, err := l.graveOf(tx, tenant)
+		if err == nil && g != nil {
+			err = ErrBuried
+		}
+		return head, 1, "", err
 	}
 	ok, err := l.headGood(tx, head, known, last, prev)
 	if err != nil {

@@ -43,6 +43,7 @@ type Report struct {
 	Tenant   string
 	Rows     int64 // read
 	Heads    int64 // signed heads compared
+	Purged   bool  // the tenant was purged, and the installation's chain proves it
 	Faults   int64 // all of them
 	Problems []Problem
 }
@@ -66,20 +67,37 @@ func (l *Log) Verify(app core.App, tenant string) (Report, error) {
 	if err := l.keys.Refresh(app); err != nil {
 		return rep, fmt.Errorf("read the keys of the audit chain: %w", err)
 	}
-	if err := l.verifyChain(app, &rep); err != nil {
-		return rep, fmt.Errorf("verify the audit chain of tenant %q: %w", tenant, err)
+	g, err := l.graveOf(app, tenant)
+	if err != nil {
+		return rep, err
 	}
-	if l.sink == nil {
-		return rep, nil
+	if g != nil {
+		err := l.verifyGrave(app, &rep, g)
+		return rep, err
 	}
-	l.heads.Lock()
-	defer l.heads.Unlock()
-	_, _, bad, err := l.readHeads(func(h signedHead) error {
-		if h.Tenant != tenant {
-			return nil
+	if err := l.verifyLiving(app, &rep); err != nil || rep.OK() {
+		return rep, err
+	}
+	if g, err = l.graveOf(app, tenant); err != nil || g == nil {
+		return rep, err
+	}
+	rep = Report{Tenant: tenant} // it was purged while we read
+	err = l.verifyGrave(app, &rep, g)
+	return rep, err
+}
+
+// verifyLiving verifies a chain that is not purged.
+func (l *Log) verifyLiving(app core.App, rep *Report) error {
+	if err := l.verifyChain(app, rep); err != nil {
+		return fmt.Errorf("verify the audit chain of tenant %q: %w", rep.Tenant, err)
+	}
+	if rep.Rows == 0 && rep.OK() && rep.Tenant != "" {
+		if err := l.verifyMissing(app, rep); err != nil {
+			return err
 		}
-		rep.Heads++
-		row, err := l.rowAt(app, tenant, h.Seq)
+	}
+	return l.signedHeads(rep, func(h signedHead) error {
+		row, err := l.rowAt(app, rep.Tenant, h.Seq)
 		if err != nil {
 			return err
 		}
@@ -88,19 +106,35 @@ func (l *Log) Verify(app core.App, tenant string) (Report, error) {
 		}
 		return nil
 	})
+}
+
+// signedHeads calls fn with each signed head of the report's tenant, and reports lines that are not as they were written.
+func (l *Log) signedHeads(rep *Report, fn func(signedHead) error) error {
+	if l.sink == nil {
+		return nil
+	}
+	l.heads.Lock()
+	defer l.heads.Unlock()
+	_, _, bad, err := l.readHeads(func(h signedHead) error {
+		if h.Tenant != rep.Tenant {
+			return nil
+		}
+		rep.Heads++
+		return fn(h)
+	})
 	if err != nil {
-		return rep, err
+		return err
 	}
 	if bad > 0 {
 		rep.add(FaultHeadFile, 0, "", "%d lines of the signed heads are not as they were written", bad)
 	}
-	return rep, nil
+	return nil
 }
 
-// VerifyAll verifies every chain there is: those with rows, with a head, or named by a signed head.
+// VerifyAll verifies every chain there is: those with rows, with a head, of an organisation, or named by a signed head.
 func (l *Log) VerifyAll(app core.App) ([]Report, error) {
 	var tenants []string
-	err := app.DB().NewQuery("SELECT [[tenant]] FROM {{audit_logs}} UNION SELECT [[tenant]] FROM {{audit_heads}} ORDER BY 1").Column(&tenants)
+	err := app.DB().NewQuery("SELECT [[tenant]] FROM {{audit_logs}} UNION SELECT [[tenant]] FROM {{audit_heads}} UNION SELECT [[id]] FROM {{tenants}} ORDER BY 1").Column(&tenants)
 	if err != nil {
 		return nil, fmt.Errorf("list audit chains: %w", err)
 	}

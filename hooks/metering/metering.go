@@ -81,5 +81,13 @@ func (m *Metering) Prune(ctx context.Context, now time.Time) error {
 	return nil
 }
 
+// Forget removes the samples of a tenant that is gone and returns how many there were.
+func (m *Metering) Forget(ctx context.Context, tenant string) (int64, error) {
+	if tenant == "" {
+		return 0, errors.New("metering: there is no such tenant to forget")
+	}
+	return m.Store.Forget(ctx, tenant)
+}
+
 // Close closes the store.
 func (m *Metering) Close() error { return m.Store.Close() }

@@ -408,6 +408,31 @@ func (p *Postgres) Prune(ctx context.Context, before time.Time) (removed int64, 
 	return removed, err
 }
 
+// Forget implements Store. The numbers of placements are never used again, so one that another panel remembers can
+// bring back samples without an owner, which nothing reads and which go with their day.
+func (p *Postgres) Forget(ctx context.Context, tenant string) (removed int64, err error) {
+	if err := p.begin(); err != nil {
+		return 0, err
+	}
+	defer p.work.Done()
+	err = pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, "DELETE FROM "+p.schema+".samples s USING "+p.schema+".placements p WHERE p.id = s.placement AND p.tenant = $1", tenant)
+		if err != nil {
+			return err
+		}
+		removed = tag.RowsAffected()
+		_, err = tx.Exec(ctx, "DELETE FROM "+p.schema+".placements WHERE tenant = $1", tenant)
+		return err
+	})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ids = map[placement]int64{}
+	if err != nil {
+		return 0, fmt.Errorf("forget the samples of a tenant: %w", err)
+	}
+	return removed, nil
+}
+
 func (p *Postgres) drop(ctx context.Context, name string) (n int64, err error) {
 	err = pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d", pruneWait.Milliseconds())); err != nil {

@@ -422,6 +422,39 @@ func pruneSome(c *sql.Conn, day int64) (removed int64, err error) {
 	return 0, err
 }
 
+// Forget implements Store. It removes a part at a time, so that deliveries do not wait for all of it.
+func (s *SQLite) Forget(ctx context.Context, tenant string) (removed int64, err error) {
+	for {
+		var n int64
+		err := s.ask(ctx, true, func(c *sql.Conn) (err error) {
+			n, err = s.forgetSome(c, tenant)
+			return err
+		})
+		removed += n
+		if err != nil {
+			return removed, fmt.Errorf("forget the samples of a tenant: %w", err)
+		}
+		if n == 0 {
+			return removed, nil
+		}
+	}
+}
+
+// forgetSome removes samples of a tenant, or its placements when there are none.
+func (s *SQLite) forgetSome(c *sql.Conn, tenant string) (removed int64, err error) {
+	res, err := c.ExecContext(context.Background(), `DELETE FROM samples WHERE (placement, window_unix_s) IN (
+		SELECT s.placement, s.window_unix_s FROM placements p JOIN samples s ON s.placement = p.id WHERE p.tenant = ? LIMIT ?)`, tenant, pruneAtOnce)
+	if err != nil {
+		return 0, err
+	}
+	if removed, err = res.RowsAffected(); err != nil || removed > 0 {
+		return removed, err
+	}
+	s.ids = map[placement]int64{} // some of them are gone
+	_, err = c.ExecContext(context.Background(), "DELETE FROM placements WHERE tenant = ?", tenant)
+	return 0, err
+}
+
 // Close implements Store.
 func (s *SQLite) Close() error {
 	s.mu.Lock()

@@ -74,6 +74,7 @@ func TestStores(t *testing.T) {
 		{"what arrived is told once, after its mark", (*suite).arrived},
 		{"what arrives while others store is never passed over", (*suite).arrivedUnderLoad},
 		{"pruning removes whole days and nothing else", (*suite).prune},
+		{"what is forgotten of a tenant is all of it and nothing else", (*suite).forget},
 		{"samples of pruned days can be stored again", (*suite).pruneAndStore},
 		{"a thousand deliveries at once are all stored", (*suite).concurrent},
 		{"deliveries of one node at once are in order", (*suite).oneNodeAtOnce},
@@ -407,6 +408,39 @@ func (s *suite) prune() {
 	}
 	if got, _ := s.tellUntil(0, 1000, 15); len(got) != 15 {
 		s.t.Errorf("%d hours are told", len(got))
+	}
+}
+
+func (s *suite) forget() {
+	take := func(spool string, servers ...int) {
+		s.t.Helper()
+		d := Delivery{Node: id("node", 1), Spool: spool, From: 1, To: int64(len(servers))}
+		for i, n := range servers {
+			d.Rows = append(d.Rows, row(n, 1, int64(i+1), s.now-int64(i)*30))
+		}
+		if acked, err := s.Take(s.t.Context(), d); err != nil || acked != d.To {
+			s.t.Fatal(acked, err)
+		}
+	}
+	count := func(tenant string) (n int) {
+		s.t.Helper()
+		if err := s.Read(s.t.Context(), Range{Tenant: tenant, FromUnixS: 0, ToUnixS: s.now + 3600}, func(Row) error { n++; return nil }); err != nil {
+			s.t.Fatal(err)
+		}
+		return n
+	}
+	a, b := id("tenant", 1), id("tenant", 2)
+	take("one", 10, 10, 11, 20)
+	removed, err := s.Forget(s.t.Context(), a)
+	if err != nil || removed != 3 || count(a) != 0 || count(b) != 1 {
+		s.t.Fatalf("%v: %d removed, %d left, %d of the other", err, removed, count(a), count(b))
+	}
+	if removed, err = s.Forget(s.t.Context(), a); err != nil || removed != 0 {
+		s.t.Errorf("twice: %d %v", removed, err)
+	}
+	take("two", 10) // what is remembered of its placement is gone, too
+	if count(a) != 1 {
+		s.t.Error("what came later is not there")
 	}
 }
 

@@ -18,7 +18,7 @@ const (
 type audience int
 
 const (
-	members   audience = iota // of the event's tenant who hold kind.Permission, and the tenant's webhooks
+	members   audience = iota // of the event's tenant who hold kind.Permission (all of them if it is empty), and the tenant's webhooks
 	concerned                 // the one account that the event is about
 	operators                 // superusers
 )
@@ -64,6 +64,7 @@ var (
 const (
 	serverLink  = "/o/{{.TenantID}}/servers/{{.ServerID}}"
 	membersLink = "/o/{{.TenantID}}/settings/members"
+	dangerLink  = "/o/{{.TenantID}}/settings/danger"
 	orgLink     = "/o/{{.TenantID}}/servers"
 	accountLink = "/account"
 )
@@ -102,6 +103,12 @@ var kinds = []*kind{
 		Subject: "You are no longer a member of {{.Tenant}}", Body: "{{.Actor}} has removed you from {{.Tenant}}.", Link: "/"},
 	{Name: "tenant.transferred", Group: "organisation", Title: "The ownership changes", Event: "tenant.transferred", Permission: "tenant.read", On: everywhere, Severity: warning, OwnToo: true,
 		Subject: "{{.Tenant}} has a new owner", Body: "{{.Actor}} has handed {{.Tenant}} over to {{.Subject}}.", Link: membersLink},
+	{Name: "tenant.deleting", Group: "organisation", Title: "The organisation is to be deleted", Event: "tenant.deleting", On: everywhere, Severity: critical, OwnToo: true,
+		Subject: "{{.Tenant}} is going to be deleted", Body: "{{.Actor}} has asked to delete {{.Tenant}}. Its servers are stopped. On {{.P.day}} (UTC) all of it is removed for ever; until then its owner can keep it.", Link: orgLink},
+	{Name: "tenant.kept", Group: "organisation", Title: "The organisation is kept after all", Event: "tenant.kept", On: everywhere, Severity: info, OwnToo: true,
+		Subject: "{{.Tenant}} is kept", Body: "{{.Actor}} has decided to keep {{.Tenant}}. What ran before is started again.", Link: orgLink},
+	{Name: "tenant.export_ready", Group: "organisation", Title: "An archive that you asked for is ready", Event: "tenant.export_ready", To: concerned, Permission: "tenant.export", On: []string{App, Email}, Severity: info, OwnToo: true,
+		Subject: "The archive of {{.Tenant}} is ready", Body: "The archive of all data of {{.Tenant}} can be downloaded for seven days.", Link: dangerLink},
 	{Name: "tenant.quota_near", Group: "organisation", Title: "The quota is nearly used", Event: "tenant.quota_near", Permission: "server.create", On: []string{App, Email, Discord}, Severity: warning, OwnToo: true,
 		Subject: "{{.Tenant}} has used {{.P.percent}} % of its {{.P.resource}}", Body: "{{.Tenant}} uses {{.P.used}} of {{.P.limit}} {{.P.resource}}. Once all is used, no server can be created or made larger.", Link: orgLink},
 	{Name: "tenant.key_made", Group: "organisation", Title: "An API key of the organisation is made", Event: "tenant.key_made", Permission: "audit.read", On: []string{App, Email}, Severity: warning, OwnToo: true,

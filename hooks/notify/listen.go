@@ -15,7 +15,6 @@ import (
 	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/hooks/events"
 	"github.com/mambahost/mamba/hooks/jobs"
-	"github.com/mambahost/mamba/hooks/tenancy"
 )
 
 // Bounds of a notice in characters, well inside of the columns.
@@ -182,7 +181,7 @@ func (n *Notify) audience(app core.App, k *kind, e events.Stored, server string)
 		if who == nil {
 			continue
 		}
-		may, err := verdict(n.cfg.Tenancy.Can(app, actorOf(who), k.Permission, tenancy.Resource{Tenant: e.Tenant, Server: server}))
+		may, err := n.may(app, who, k, e.Tenant, server)
 		if err != nil {
 			return nil, err
 		}

@@ -206,11 +206,19 @@ func (n *Notify) allowed(app core.App, row *collections.Notification, k *kind, s
 	if to.account == forTenant {
 		return who.GetString("status") != tenancy.StatusDeleted, nil
 	}
-	if to.account == forOperator || k.Permission == "" || row.Tenant() == "" {
+	if to.account == forOperator || k.Permission == "" && k.To != members || row.Tenant() == "" {
 		return true, nil
 	}
-	err = n.cfg.Tenancy.Can(app, actorOf(who), k.Permission, tenancy.Resource{Tenant: row.Tenant(), Server: server})
-	return verdict(err)
+	return n.may(app, who, k, row.Tenant(), server)
+}
+
+// may says whether somebody may know of what a kind tells about a tenant. One without a permission is for every member.
+func (n *Notify) may(app core.App, who *core.Record, k *kind, tenant, server string) (bool, error) {
+	if k.Permission == "" {
+		_, err := n.cfg.Tenancy.Find(app, actorOf(who), tenant)
+		return verdict(err)
+	}
+	return verdict(n.cfg.Tenancy.Can(app, actorOf(who), k.Permission, tenancy.Resource{Tenant: tenant, Server: server}))
 }
 
 // verdict tells a refusal from a question that could not be asked.

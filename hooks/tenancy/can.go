@@ -28,6 +28,10 @@ func changes(permission string) bool {
 	return !slices.Contains(reading, action)
 }
 
+// lasting are permissions that hold in a tenant that is suspended or being deleted as well: to leave, and not to
+// leave after all.
+var lasting = []string{"tenant.delete", "tenant.export"}
+
 // One indexed query: the status of the tenant, whether the user is a member, how many of his
 // bindings cover the resource, and how many of those roles hold the permission.
 const canQuery = `SELECT [[t.status]] AS [[status]], [[t.status_reason]] AS [[reason]], [[t.require_2fa]] AS [[required]], COUNT([[m.id]]) AS [[member]], COUNT([[b.id]]) AS [[bound]],
@@ -82,6 +86,9 @@ func (t *Tenancy) Can(app core.App, a access.Actor, permission string, r Resourc
 	if a.Key != nil && r.Server != "" && !a.Key.Reaches(r.Server) {
 		return noServer()
 	}
+	if err := closedTo(a, row.Status); err != nil {
+		return err
+	}
 	if row.Granted == 0 {
 		return access.Forbidden("forbidden", fmt.Sprintf("Your role in this organisation does not include: %s. An owner or admin of it can change that.", row.Title))
 	}
@@ -94,12 +101,16 @@ func (t *Tenancy) Can(app core.App, a access.Actor, permission string, r Resourc
 	if err := access.RequireVerified(a); err != nil {
 		return err
 	}
-	switch row.Status {
-	case StatusActive:
+	switch {
+	case row.Status == StatusActive, slices.Contains(lasting, permission):
 		return nil
-	case StatusSuspended:
+	case row.Status == StatusSuspended:
 		return access.Forbidden("tenant_suspended", strings.TrimSpace("This organisation is suspended. Nothing can be changed until that is resolved. "+row.Reason))
 	}
+	return deleting()
+}
+
+func deleting() *access.Error {
 	return access.Forbidden("tenant_deleting", "This organisation is being deleted. Nothing can be changed any more.")
 }
 
@@ -124,6 +135,14 @@ func (t *Tenancy) question(db dbx.Builder) *dbx.Query {
 	}
 	q := *kept.(*dbx.Query) // the statement is for everybody, what is bound to it is not
 	return &q
+}
+
+// closedTo refuses the API keys of a tenant that is being deleted: its people may look, its programs are over.
+func closedTo(a access.Actor, status string) error {
+	if a.Key != nil && a.Key.Tenant != "" && status == StatusDeleting {
+		return deleting()
+	}
+	return nil
 }
 
 func noServer() *access.Error {

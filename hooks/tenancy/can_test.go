@@ -182,7 +182,7 @@ func TestCanEqualsItsModel(t *testing.T) {
 			}
 		}
 	}
-	if len(all) != 22 || len(holds[tenancy.RoleOwner]) != 22 {
+	if len(all) != 23 || len(holds[tenancy.RoleOwner]) != 23 {
 		t.Fatalf("%d permissions, the owner has %d", len(all), len(holds[tenancy.RoleOwner]))
 	}
 	asked := 0
@@ -229,7 +229,7 @@ func TestCanEqualsItsModel(t *testing.T) {
 					by := user.actor()
 					by.Type, by.Key = access.TypeAPIKey, key
 					may := want == "" && key.Allows(p) && (key.Tenant == "" || key.Tenant == tenant) && (key.Servers == nil || server == serverA) &&
-						!slices.Contains([]string{"key.manage", "tenant.transfer", "tenant.delete"}, p)
+						!slices.Contains([]string{"key.manage", "tenant.transfer", "tenant.delete", "tenant.export"}, p)
 					if err := w.tenancy.Can(w, by, p, tenancy.Resource{Tenant: tenant, Server: server}); (err == nil) != may {
 						rt.Fatalf("%s on %q of %s with %v by the key %+v: %v, want %t", p, server, tenant, bound, key, err, may)
 					}

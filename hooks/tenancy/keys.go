@@ -23,8 +23,9 @@ type Keys interface {
 	RevokeKeys(tx core.App, tenant, user, why string) (int, error)
 }
 
-// notForKeys are permissions that no API key is given: what makes keys, and what gives the organisation away or ends it.
-var notForKeys = []string{"key.manage", "tenant.transfer", "tenant.delete"}
+// notForKeys are permissions that no API key is given: what makes keys, and what gives the organisation away, takes
+// all of it along or ends it.
+var notForKeys = []string{"key.manage", "tenant.transfer", "tenant.delete", "tenant.export"}
 
 // narrow leaves of a standing what an API key may use of it.
 func (s standing) narrow(k *access.Key) standing {

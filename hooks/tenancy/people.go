@@ -156,6 +156,9 @@ func (t *Tenancy) command(e *core.RequestEvent, permission string, in any, more 
 		return err
 	}
 	row, err := t.find(e.App, a, e.Request.PathValue("id"))
+	if err == nil {
+		err = closedTo(a, row.Status())
+	}
 	if err == nil && !leaving(e, a) {
 		err = t.admit(e.App, a, row.Require2fa())
 	}

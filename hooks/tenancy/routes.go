@@ -25,6 +25,8 @@ func (t *Tenancy) Routes(g *router.RouterGroup[*core.RequestEvent]) {
 	g.PATCH("/tenants/{id}", t.update)
 	g.POST("/tenants/{id}/switch", t.switchTo)
 	g.POST("/tenants/{id}/transfer", t.transfer)
+	g.POST("/tenants/{id}/delete", t.deleteLater)
+	g.DELETE("/tenants/{id}/delete", t.keep)
 	g.GET("/tenants/{id}/members", t.members)
 	g.POST("/tenants/{id}/members/invite", t.invite)
 	g.PATCH("/tenants/{id}/members/{user}", t.updateMember)
@@ -56,17 +58,18 @@ func (t *Tenancy) Routes(g *router.RouterGroup[*core.RequestEvent]) {
 // View is a tenant as one of its members sees it. Members and Servers are null for somebody who was
 // let in for single servers only: how large the organisation is, is not his business.
 type View struct {
-	ID       string `json:"id"`
-	Name     string `json:"name"`
-	Slug     string `json:"slug"`
-	Status   string `json:"status"`
-	Reason   string `json:"status_reason"` // why it is not ACTIVE, as an operator wrote it for its members
-	Rev      int64  `json:"rev"`
-	Required bool   `json:"require_2fa"` // members need a second factor
-	Role     string `json:"role"`
-	RoleName string `json:"role_name"`
-	Members  *int64 `json:"members"`
-	Servers  *int64 `json:"servers"`
+	ID       string  `json:"id"`
+	Name     string  `json:"name"`
+	Slug     string  `json:"slug"`
+	Status   string  `json:"status"`
+	Reason   string  `json:"status_reason"` // why it is not ACTIVE, as an operator wrote it for its members
+	DeleteAt *string `json:"delete_at"`     // when it is purged; null unless it is being deleted
+	Rev      int64   `json:"rev"`
+	Required bool    `json:"require_2fa"` // members need a second factor
+	Role     string  `json:"role"`
+	RoleName string  `json:"role_name"`
+	Members  *int64  `json:"members"`
+	Servers  *int64  `json:"servers"`
 }
 
 // facts are what every subscriber of the tenant's topic may see of it.
@@ -74,8 +77,17 @@ func facts(row *collections.Tenant) map[string]any {
 	return map[string]any{"id": row.Id, "name": row.Name(), "slug": row.Slug(), "status": row.Status(), "rev": row.Rev()}
 }
 
+// deleteAt is when a tenant is purged, as answers say it; nil unless it is being deleted.
+func deleteAt(row *collections.Tenant) *string {
+	if row.Status() != StatusDeleting || row.DeleteAt().IsZero() {
+		return nil
+	}
+	at := row.DeleteAt().UTC().Format(time.RFC3339)
+	return &at
+}
+
 func (t *Tenancy) view(app core.App, row *collections.Tenant, s standing) (View, error) {
-	v := View{ID: row.Id, Name: row.Name(), Slug: row.Slug(), Status: row.Status(), Reason: row.StatusReason(), Rev: row.Rev(), Required: row.Require2fa(), Role: s.role, RoleName: s.roleName}
+	v := View{ID: row.Id, Name: row.Name(), Slug: row.Slug(), Status: row.Status(), Reason: row.StatusReason(), DeleteAt: deleteAt(row), Rev: row.Rev(), Required: row.Require2fa(), Role: s.role, RoleName: s.roleName}
 	if !s.isWide {
 		return v, nil
 	}

@@ -102,8 +102,7 @@ func freeSlug(tx core.App, name string) (string, error) {
 // slugLock is held by a transaction that gives a tenant a slug.
 const slugLock collections.Lock = "tenant_slugs"
 
-// slugTaken reports whether another tenant than except has the slug. Those of deleted tenants stay
-// taken: old addresses must not come to mean somebody else.
+// slugTaken reports whether another tenant than except has the slug. That of one which was purged is free.
 func slugTaken(tx core.App, slug, except string) (bool, error) {
 	row, err := collections.One[collections.Tenant](tx, collections.Tenants, dbx.HashExp{"slug": slug})
 	if errors.Is(err, sql.ErrNoRows) {

@@ -31,8 +31,8 @@ var permit = collections.PermitFor("tenancy")
 const (
 	StatusActive    = "ACTIVE"    // works
 	StatusSuspended = "SUSPENDED" // may look, may not change
-	StatusDeleting  = "DELETING"  // is being taken apart; may look, may not change
-	StatusDeleted   = "DELETED"   // is not there for anybody
+	StatusDeleting  = "DELETING"  // waits for its end; may look and take along, may not change
+	StatusDeleted   = "DELETED"   // is not there for anybody; its row is all that is left
 )
 
 // Keys of the system roles, strongest first.
@@ -45,6 +45,9 @@ const (
 
 // DefaultMaxTenants is how many organisations one person may own unless configured otherwise.
 const DefaultMaxTenants = 10
+
+// DefaultGrace is how long an organisation that is to be deleted can still be kept.
+const DefaultGrace = 30 * 24 * time.Hour
 
 // DefaultQuota is what a tenant may use when neither its row nor the operator says otherwise.
 var DefaultQuota = Quota{Servers: 10, MemoryMiB: 32 << 10, CPUMillicores: 16_000, DiskMiB: 200 << 10}
@@ -65,8 +68,10 @@ type Idempotency interface {
 	Idempotent(e *core.RequestEvent, a access.Actor, tenant string, body []byte, locks []collections.Lock, fn func(tx core.App) (int, any, error)) error
 }
 
-// Sessions is access.Access: Switch makes a tenant the one that the tokens of the actor's session name.
+// Sessions is access.Access: Switch makes a tenant the one that the tokens of the actor's session name, and
+// RequireProof refuses a session whose owner has not shown lately who he is.
 type Sessions interface {
+	RequireProof(app core.App, a access.Actor) error
 	Switch(e *core.RequestEvent, a access.Actor, tenant string) (token string, until time.Time, err error)
 }
 
@@ -90,6 +95,8 @@ type Config struct {
 	Turned func(tx core.App, tenant string) error
 	// Quota of a tenant whose row says 0; a zero field means that of DefaultQuota.
 	Quota Quota
+	// Grace is how long an organisation that is to be deleted can still be kept; 0 means DefaultGrace.
+	Grace time.Duration
 	// MaxTenants that one person may own; 0 means DefaultMaxTenants.
 	MaxTenants int64
 }
@@ -113,6 +120,12 @@ func New(c Config) (*Tenancy, error) {
 	}
 	if c.MaxTenants == 0 {
 		c.MaxTenants = DefaultMaxTenants
+	}
+	if c.Grace < 0 {
+		return nil, fmt.Errorf("tenancy: an organisation cannot be deleted %v before it is asked for", -c.Grace)
+	}
+	if c.Grace == 0 {
+		c.Grace = DefaultGrace
 	}
 	c.Quota = c.Quota.or(DefaultQuota)
 	t := &Tenancy{cfg: c}
@@ -144,6 +157,9 @@ func (t *Tenancy) Current(app core.App, a access.Actor) (*collections.Tenant, er
 // second_factor_required when it holds him at the door. When one tenant's slug is another's id, the id wins.
 func (t *Tenancy) Find(app core.App, a access.Actor, ref string) (*collections.Tenant, error) {
 	row, err := t.find(app, a, ref)
+	if err == nil {
+		err = closedTo(a, row.Status())
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -77,6 +78,19 @@ func (l *ledger) Broadcast(tx core.App, tenant string, m events.Message) {
 	l.add(tx, fmt.Sprintf("realtime %s %s rev=%d %s", tenant, m.Type, m.Rev, raw))
 }
 
+// proving is the sessions of a world, whose people have all shown lately who they are, or nobody has.
+type proving struct {
+	*access.Access
+	shown atomic.Bool
+}
+
+func (p *proving) RequireProof(app core.App, a access.Actor) error {
+	if p.shown.Load() {
+		return nil
+	}
+	return p.Access.RequireProof(app, a)
+}
+
 // world is a panel with the tenant routes on its real router.
 type world struct {
 	*tests.TestApp
@@ -84,6 +98,7 @@ type world struct {
 	door    *access.Access
 	ledger  *ledger
 	queue   *jobs.Queue
+	proof   *proving
 	config  tenancy.Config
 	mux     http.Handler
 }
@@ -102,7 +117,8 @@ func newWorld(t testing.TB, c tenancy.Config) *world {
 	}
 	w.queue = jobs.New(app, jobs.Config{})
 	c.Auditor, c.Events, c.Idempotency, c.Jobs = w.ledger, w.ledger, door, w.queue
-	c.Sessions, c.Keys = door, door
+	w.proof = &proving{Access: door}
+	c.Sessions, c.Keys = w.proof, door
 	c.App, c.InviteKey, c.Confirm = app, bytes.Repeat([]byte{5}, 32), door.Confirm
 	w.config = c
 	if w.tenancy, err = tenancy.New(c); err != nil {
@@ -297,6 +313,7 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 	}
 	for name, spoil := range map[string]func(c *tenancy.Config){
 		"a negative number of tenants": func(c *tenancy.Config) { c.MaxTenants = -1 },
+		"a grace that is over":         func(c *tenancy.Config) { c.Grace = -time.Hour },
 		"a short key":                  func(c *tenancy.Config) { c.InviteKey = c.InviteKey[:16] },
 		"nobody who confirms":          func(c *tenancy.Config) { c.Confirm = nil },
 	} {

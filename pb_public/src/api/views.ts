@@ -89,11 +89,24 @@ export interface Tenant {
   name: string;
   slug: string;
   status: string;
+  /** Of one that is DELETING: when it is removed. */
+  delete_at?: string | null;
   rev: number;
   /** Members need a second factor. */
   require_2fa?: boolean;
   role: string;
   role_name: string;
+}
+
+/** An archive of all that an organisation has. */
+export interface Export {
+  id: string;
+  status: 'RUNNING' | 'READY' | 'FAILED';
+  bytes: number;
+  created: string;
+  finished_at: string | null;
+  expires_at: string;
+  rev: number;
 }
 
 export interface Quota {

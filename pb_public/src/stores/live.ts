@@ -38,6 +38,9 @@ export function apply(client: QueryClient, org: string, message: Message): void 
     case 'key':
       again(client, org, 'keys');
       return;
+    case 'export':
+      again(client, org, 'exports');
+      return;
     case 'invite':
       again(client, org, 'invites');
       return;
@@ -113,7 +116,18 @@ export interface LiveState {
 }
 
 /** The kinds of queries that messages keep fresh. */
-const told = new Set(['server', 'servers', 'activity', 'current', 'members', 'invites', 'roles', 'access', 'keys']);
+const told = new Set([
+  'server',
+  'servers',
+  'activity',
+  'current',
+  'members',
+  'invites',
+  'roles',
+  'access',
+  'keys',
+  'exports',
+]);
 
 const RETRY_MS = 5000;
 const POLL_MS = 1000;

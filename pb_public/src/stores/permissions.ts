@@ -7,6 +7,8 @@ export type Permission =
   | 'tenant.read'
   | 'tenant.update'
   | 'tenant.transfer'
+  | 'tenant.delete'
+  | 'tenant.export'
   | 'member.invite'
   | 'member.update'
   | 'member.remove'

@@ -4,6 +4,7 @@ import { listSessions } from '@/api/account';
 import { type AuditQuery, listAudit } from '@/api/audit';
 import { getGame, listBlueprints } from '@/api/blueprints';
 import { ApiError } from '@/api/error';
+import { listExports } from '@/api/exports';
 import { getFactors } from '@/api/factors';
 import { listKeys } from '@/api/keys';
 import { getNoticePrefs, listBrowsers, listMutes, listNotices, listWebhooks } from '@/api/notices';
@@ -113,6 +114,16 @@ export const keysQuery = (org: string) =>
   queryOptions({
     queryKey: org ? ['org', org, 'keys'] : ['account', 'keys'],
     queryFn: ({ signal }) => listKeys(org, signal),
+  });
+
+const EXPORT_POLL_MS = 5000; // a message tells sooner
+
+/** Archives of an organisation, the newest first. */
+export const exportsQuery = (org: string) =>
+  queryOptions({
+    queryKey: ['org', org, 'exports'],
+    queryFn: ({ signal }) => listExports(org, signal),
+    refetchInterval: (query) => (query.state.data?.some((one) => one.status === 'RUNNING') ? EXPORT_POLL_MS : false),
   });
 
 export const auditQuery = (org: string, q: AuditQuery) =>

@@ -21,6 +21,8 @@ export const en = {
     accountMenu: 'Account menu of {{name}}',
     offline: 'Live updates stopped {{ago}}. What you see may be old; we are reconnecting.',
     suspended: 'This organisation is suspended. Its servers are kept, but they cannot run.',
+    deleting: '{{name}} is going to be deleted on {{day}}. Its servers are stopped, and nothing can be changed.',
+    keep: 'Keep it',
     unverified: 'Your e-mail address is not confirmed yet. Until then you can look, but not create anything.',
     unverifiedAction: 'Confirm it',
   },
@@ -624,6 +626,13 @@ export const en = {
     othersEnded_other: '{{count}} sessions have ended',
   },
   account: {
+    delete: 'Delete your account',
+    deleteButton: 'Delete…',
+    deleteLead: 'Not while you own an organisation: hand it over or delete it first.',
+    deleteTitle: 'Delete your account?',
+    deleteWhat:
+      'This removes for good: your sign-in, your memberships, your sessions, keys, passkeys and messages. Servers of organisations that you are a member of stay as they are.',
+    deleted: 'Your account is deleted.',
     title: 'Account',
     you: 'You',
     name: 'Name',
@@ -701,6 +710,30 @@ export const en = {
     transferTitle: 'Hand {{name}} over?',
     transferWhat:
       '{{person}} becomes the owner of {{name}}: of its servers, its members and its bills. You become an admin and cannot take this back; only the new owner can.',
+    export: 'Take your data along',
+    exportLead:
+      'An archive of everything that is kept about this organisation, as JSON in a zip file. Passwords, keys and the files of your servers are not in it.',
+    exportButton: 'Make an archive',
+    exportAsked: 'The archive is being made. You are told when it is ready.',
+    exportNone: 'There is no archive now. One is kept for seven days.',
+    exportOf: 'Archive made',
+    exportRunning: 'Being made. You can leave this page; you are told when it is ready.',
+    exportFailed: 'This one could not be made. Try again; your data are untouched.',
+    exportReady: '{{size}}, can be downloaded until {{day}}.',
+    exportTake: 'Download',
+    delete: 'Delete this organisation',
+    deleteButton: 'Delete…',
+    deleteLead: 'Stops its servers at once, and removes all of it after a time in which you can still keep it.',
+    deleteTitle: 'Delete {{name}}?',
+    deleteWhat:
+      'This removes for good: all servers of {{name}} with their files and worlds, its members, roles, keys and settings, and its audit log. Its short name is free for others then.',
+    deleteGrace:
+      'At once, servers stop, open invitations end and API keys are refused. Members can still look, and you can take the data along. Until the date that is shown then you can keep everything.',
+    deleteAsked: '{{name}} is going to be deleted. You can still keep it.',
+    keep: 'Keep this organisation',
+    keepLead:
+      'On {{day}} all of {{name}} is removed for good. Until then you can keep it, and what ran before starts again.',
+    kept: '{{name}} is kept.',
     transferred: '{{person}} owns {{name}} now.',
   },
   members: {
@@ -824,6 +857,7 @@ export const en = {
       read: 'See who is in it',
       update: 'Rename it',
       transfer: 'Hand it over',
+      export: 'Take all of its data along',
       delete: 'Delete it',
     },
     member: { invite: 'Invite people', update: 'Change roles and access', remove: 'Remove members' },
@@ -923,7 +957,10 @@ export const en = {
         create: 'Created the organisation',
         update: 'Changed the organisation',
         transfer: 'Handed the organisation over',
+        delete: 'Asked to delete the organisation',
+        keep: 'Kept the organisation',
       },
+      export: { create: 'Asked for an archive', download: 'Downloaded an archive' },
       audit: { export: 'Exported the audit log' },
       notification: {
         channel_add: 'Added a webhook',

@@ -1,4 +1,4 @@
-import { VisuallyHidden } from '@mantine/core';
+import { Button, VisuallyHidden } from '@mantine/core';
 import { IconBuilding, IconShieldLock } from '@tabler/icons-react';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { createFileRoute, Link, Outlet, redirect, useLocation, useRouter } from '@tanstack/react-router';
@@ -7,13 +7,15 @@ import { rememberTenant } from '@/actions/switchTenant';
 import { asApiError } from '@/api/error';
 import type { Tenant } from '@/api/views';
 import { Live } from '@/stores/live';
+import { usePermissions } from '@/stores/permissions';
 import { accountQuery, currentQuery, tenantsQuery } from '@/stores/queries';
 import { t } from '@/texts';
 import { ButtonLink } from '@/ui/ButtonLink';
 import { Empty } from '@/ui/Empty';
 import { Failure } from '@/ui/Failure';
 import { Frame, QuietLine } from '@/ui/Frame';
-import { ago } from '@/ui/format';
+import { ago, day } from '@/ui/format';
+import { useKeep } from '@/ui/people/DeleteRow';
 import { useNow } from '@/ui/useNow';
 
 export const Route = createFileRoute('/_app/o/$org')({
@@ -51,6 +53,7 @@ function Organisation() {
             <OldPicture key={current.data.tenant.id} org={org} tenant={current.data.tenant.id} />
           )}
           {current.data?.tenant.status === 'SUSPENDED' && <QuietLine tone="broken">{t('frame.suspended')}</QuietLine>}
+          {current.data?.tenant.status === 'DELETING' && <DeletingLine org={org} tenant={current.data.tenant} />}
           {account?.verified === false && (
             <QuietLine>
               {t('frame.unverified')} <Link to="/check-mail">{t('frame.unverifiedAction')}</Link>
@@ -83,6 +86,22 @@ function Organisation() {
         <Outlet />
       )}
     </Frame>
+  );
+}
+
+/** On every page of an organisation that is being deleted: when, and for who may, the way back. */
+function DeletingLine({ org, tenant }: { org: string; tenant: Tenant }) {
+  const may = usePermissions(org).can('tenant.delete');
+  const keep = useKeep(org, tenant.name);
+  return (
+    <QuietLine tone="broken">
+      {t('frame.deleting', { name: tenant.name, day: tenant.delete_at ? day(tenant.delete_at) : '' })}{' '}
+      {may && (
+        <Button size="compact-sm" variant="default" loading={keep.busy} onClick={() => void keep.run()}>
+          {t('frame.keep')}
+        </Button>
+      )}
+    </QuietLine>
   );
 }
 

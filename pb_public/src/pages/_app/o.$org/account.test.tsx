@@ -3,6 +3,7 @@ import { cleanup, fireEvent, screen, waitFor, within } from '@testing-library/re
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Factors } from '@/api/views';
 import { Answer, anOrganisation, aPanel, showPage, signedIn } from '@/page.testing';
+import { aUser } from '@/testing';
 
 beforeEach(signedIn);
 afterEach(() => {
@@ -179,5 +180,41 @@ describe('password and address', () => {
     expect(panel.asked.find((a) => a.url.endsWith('request-email-change'))?.body).toEqual({
       newEmail: 'new@example.org',
     });
+  });
+});
+
+describe('deleting the account', () => {
+  it('is done with the address typed and who one is shown, and ends at the door', async () => {
+    const panel = aPanel({
+      ...security(none),
+      'DELETE account': new Answer(403, { code: 'proof_required', message: 'Please show once more that it is you.' }),
+      'POST account/proof': { proven_until: '2026-11-27T10:00:00Z' },
+    });
+    const { at } = showPage('/o/owls/account');
+    fireEvent.click(await screen.findByRole('button', { name: 'Delete…' }, PATIENCE));
+    const asking = await dialog('Delete your account?');
+    expect(asking.getByText(/your sign-in, your memberships/)).toBeTruthy();
+    const confirm = asking.getByRole('button', { name: 'Delete your account' }) as HTMLButtonElement;
+    expect(confirm.disabled).toBe(true);
+    fireEvent.change(asking.getByRole('textbox'), { target: { value: aUser.email } });
+    fireEvent.click(confirm);
+    const proof = await dialog('Show that it is you');
+    fireEvent.change(proof.getByLabelText('Password'), { target: { value: 'a-long-password' } });
+    panel.routes['DELETE account'] = new Answer(204);
+    fireEvent.click(proof.getByRole('button', { name: 'Go on' }));
+    await waitFor(() => expect(at()).toContain('/sign-in'), PATIENCE);
+    expect(panel.wrote()).toEqual(['DELETE account', 'POST account/proof', 'DELETE account']);
+  });
+  it('says why it cannot be done', async () => {
+    aPanel({
+      ...security(none),
+      'DELETE account': new Answer(409, { code: 'owns_tenants', message: 'This account owns Night Owls.' }),
+    });
+    showPage('/o/owls/account');
+    fireEvent.click(await screen.findByRole('button', { name: 'Delete…' }, PATIENCE));
+    const asking = await dialog('Delete your account?');
+    fireEvent.change(asking.getByRole('textbox'), { target: { value: aUser.email } });
+    fireEvent.click(asking.getByRole('button', { name: 'Delete your account' }));
+    await screen.findByText('This account owns Night Owls.');
   });
 });

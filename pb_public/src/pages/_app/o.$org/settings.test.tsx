@@ -364,6 +364,98 @@ describe('danger zone', () => {
   });
 });
 
+describe('the end of an organisation', () => {
+  const permissions = ['tenant.read', 'tenant.delete', 'tenant.export'];
+  const mine = { ...tenantOf(), role: 'OWNER', role_name: 'Owner' };
+  const doomed = { ...mine, status: 'DELETING', delete_at: '2026-12-27T12:00:00Z' };
+  it('is asked for with the name typed and who one is shown, and says until when it can be kept', async () => {
+    const panel = aPanel({
+      ...anOrganisation({ permissions }),
+      'GET tenants/owls/exports': { items: [] },
+      'GET account/factors': { totp: false, backup_codes: 0, passkeys: [], passkeys_at: null, proven_until: null },
+      'POST tenants/owls/delete': new Answer(403, { code: 'proof_required', message: 'Show it.' }),
+      'POST account/proof': { proven_until: '2026-11-27T12:00:00Z' },
+    });
+    showPage('/o/owls/settings/danger');
+    fireEvent.click(await screen.findByRole('button', { name: 'Delete…' }, PATIENCE));
+    const asking = await dialog();
+    expect(asking.getByText(/all servers of Night Owls with their files and worlds/)).toBeTruthy();
+    const confirm = asking.getByRole('button', { name: 'Delete this organisation' }) as HTMLButtonElement;
+    expect(confirm.disabled).toBe(true);
+    fireEvent.change(asking.getByRole('textbox'), { target: { value: 'Night Owls' } });
+    fireEvent.click(confirm);
+    const password = await screen.findByLabelText('Password', {}, PATIENCE);
+    panel.routes['POST tenants/owls/delete'] = doomed;
+    panel.routes['GET tenants'] = { items: [doomed] };
+    panel.routes['GET tenants/current'] = { ...(panel.routes['GET tenants/current'] as object), tenant: doomed };
+    fireEvent.change(password, { target: { value: 'secret words' } });
+    fireEvent.submit(password.closest('form') as HTMLFormElement);
+    await screen.findByText(/Night Owls is going to be deleted on/, {}, PATIENCE);
+    expect(panel.asked.filter((one) => one.url === 'tenants/owls/delete').map((one) => one.body)).toEqual([
+      { name: 'Night Owls' },
+      { name: 'Night Owls' },
+    ]);
+    expect(screen.queryByRole('button', { name: 'Delete…' })).toBeNull();
+  });
+  it('is taken back from any page by who may', async () => {
+    const panel = aPanel({ ...anOrganisation({ permissions, tenant: doomed }), 'DELETE tenants/owls/delete': mine });
+    showPage('/o/owls/settings');
+    fireEvent.click(await screen.findByRole('button', { name: 'Keep it' }, PATIENCE));
+    panel.routes['GET tenants/current'] = anOrganisation({ permissions })['GET tenants/current'];
+    await screen.findByText('Night Owls is kept.');
+    await waitFor(() => expect(screen.queryByText(/is going to be deleted on/)).toBeNull());
+    expect(panel.wrote()).toEqual(['DELETE tenants/owls/delete']);
+  });
+  it('shows a member when, and neither an archive nor a way back', async () => {
+    aPanel(
+      anOrganisation({ permissions: ['tenant.read'], tenant: { ...doomed, role: 'MEMBER', role_name: 'Member' } }),
+    );
+    showPage('/o/owls/settings/danger');
+    await screen.findByText(/Night Owls is going to be deleted on/, {}, PATIENCE);
+    await screen.findByRole('button', { name: 'Leave this organisation' });
+    for (const name of ['Keep it', 'Keep this organisation', 'Make an archive', 'Delete…'])
+      expect(screen.queryByRole('button', { name })).toBeNull();
+  });
+  it('lets its owner take everything along first', async () => {
+    const ready = {
+      id: 'export000000001',
+      status: 'READY',
+      bytes: 2_097_152,
+      created: '2026-11-27T10:00:00Z',
+      finished_at: '2026-11-27T10:00:09Z',
+      expires_at: '2026-12-04T10:00:09Z',
+      rev: 2,
+    };
+    const panel = aPanel({
+      ...anOrganisation({ permissions }),
+      'GET tenants/owls/exports': { items: [{ ...ready, id: 'old', status: 'FAILED' }] },
+      'POST tenants/owls/export': new Answer(409, { code: 'export_running', message: 'An archive is being made.' }),
+      'POST tenants/owls/exports/export000000001/token': { token: 'once' },
+      'GET tenants/owls/exports/export000000001/download': new Answer(404, {
+        code: 'export_not_found',
+        message: 'There is no such archive, or it has expired.',
+      }),
+    });
+    const { client } = showPage('/o/owls/settings/danger');
+    await screen.findByText(/This one could not be made/, {}, PATIENCE);
+    fireEvent.click(button('Make an archive'));
+    await screen.findByText('An archive is being made.');
+    const running = { ...ready, status: 'RUNNING' };
+    panel.routes['POST tenants/owls/export'] = new Answer(202, running);
+    panel.routes['GET tenants/owls/exports'] = { items: [running] };
+    fireEvent.click(button('Make an archive'));
+    await screen.findByText(/Being made. You can leave this page/);
+    await waitFor(() => expect(button('Make an archive').disabled).toBe(true));
+    panel.routes['GET tenants/owls/exports'] = { items: [ready] };
+    apply(client, 'owls', { type: 'export', id: ready.id, rev: 2 });
+    fireEvent.click(await screen.findByRole('button', { name: 'Download' }));
+    await screen.findByText('There is no such archive, or it has expired.');
+    const download = panel.asked.find((one) => one.url.endsWith('/download'));
+    expect(download?.headers.get('X-Download-Token')).toBe('once');
+    expect(download?.url).not.toContain('once');
+  });
+});
+
 describe('what cannot be loaded', () => {
   const broken = () => new Answer(500, { code: 'internal', message: 'x', request_id: 'req42' });
   it.each([

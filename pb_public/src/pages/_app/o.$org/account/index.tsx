@@ -9,6 +9,7 @@ import { usePermissions } from '@/stores/permissions';
 import { accountQuery, currentQuery } from '@/stores/queries';
 import { checkPersonName } from '@/stores/rules';
 import { t } from '@/texts';
+import { DeleteCard } from '@/ui/account/DeleteCard';
 import { EmailCard } from '@/ui/account/EmailCard';
 import { Card } from '@/ui/Card';
 import { Failure } from '@/ui/Failure';
@@ -56,6 +57,7 @@ function Profile() {
           {t('action.signOut')}
         </Button>
       </Card>
+      {account.data && <DeleteCard account={account.data} />}
     </div>
   );
 }

@@ -5,6 +5,8 @@ import { currentQuery } from '@/stores/queries';
 import { session } from '@/stores/session';
 import { t } from '@/texts';
 import { Card } from '@/ui/Card';
+import { DeleteRow } from '@/ui/people/DeleteRow';
+import { ExportCard } from '@/ui/people/ExportCard';
 import { LeaveRow } from '@/ui/people/LeaveRow';
 import classes from '@/ui/people/people.module.css';
 import { TransferRow } from '@/ui/people/TransferRow';
@@ -20,9 +22,13 @@ function Danger() {
   if (!tenant) return null;
   return (
     <div className={classes.stack}>
+      {may.can('tenant.export') && <ExportCard org={org} />}
       <Card title={t('org.danger')} tone="danger">
-        {may.can('tenant.transfer') && <TransferRow org={org} tenant={tenant} me={session()?.id ?? ''} />}
+        {may.can('tenant.transfer') && tenant.status === 'ACTIVE' && (
+          <TransferRow org={org} tenant={tenant} me={session()?.id ?? ''} />
+        )}
         <LeaveRow org={org} tenant={tenant} />
+        {may.can('tenant.delete') && <DeleteRow org={org} tenant={tenant} />}
       </Card>
     </div>
   );
