@@ -81,7 +81,7 @@ func (s *settled) fetch(path, export, intent string) (int, string) {
 }
 
 // notArchived are the collections whose rows are in no archive: docs/security.md says why.
-var notArchived = []string{collections.AuditHeads, collections.IdempotencyKeies, collections.Jobs, collections.Incidents, collections.Notifications, collections.ExportParts}
+var notArchived = []string{collections.AuditHeads, collections.IdempotencyKeies, collections.Jobs, collections.Incidents, collections.Notifications, collections.NotificationMutes, collections.ExportParts}
 
 func TestT07_AnArchiveHoldsAllOfOneOrganisationAndNoSecret(t *testing.T) {
 	t.Parallel()

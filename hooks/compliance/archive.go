@@ -134,8 +134,8 @@ func (c *Compliance) rows(ctx context.Context, to io.Writer, table string, field
 			return err
 		}
 		var page []*core.Record
-		err := c.App.RecordQuery(table).AndWhere(where).AndWhere(dbx.NewExp("[["+table+".id]] > {:after}", dbx.Params{"after": after})).
-			OrderBy(table + ".id").Limit(archivePage).All(&page)
+		err := c.App.RecordQuery(table).AndWhere(where).AndWhere(dbx.NewExp("[[id]] > {:after}", dbx.Params{"after": after})).
+			OrderBy("id").Limit(archivePage).All(&page)
 		if err != nil {
 			return err
 		}

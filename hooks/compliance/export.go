@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/pocketbase/dbx"
@@ -43,6 +44,8 @@ const (
 	purposeDownload = "download"
 	downloadHeader  = "X-Download-Token" // not a header that anything logs, and no URL
 	downloadTTL     = 60 * time.Second
+	askAgain        = 500 * time.Millisecond // a download asks whether it still may
+	pieceBytes      = 64 << 10               // written at once
 )
 
 func (c *Compliance) handleExport() {
@@ -252,8 +255,46 @@ func (c *Compliance) download(e *core.RequestEvent) error {
 		return err
 	}
 	e.Response.WriteHeader(http.StatusOK)
-	for i := range x.Parts() { // what fails now cuts the file off, which its reader sees by its length
-		part, err := collections.One[collections.ExportPart](e.App, collections.ExportParts, dbx.HashExp{"export": x.Id, "number": i, "tenant": row.Id})
+	return c.send(e, x, func() error {
+		if err := a.Still(e.App); err != nil {
+			return err
+		}
+		return c.may(e.App, a, row.Id)
+	})
+}
+
+// send writes the parts of an archive, and asks meanwhile whether its reader still may: his right may end while a slow
+// reader waits. What fails now cuts the file off, which its reader sees by its length.
+func (c *Compliance) send(e *core.RequestEvent, x *collections.Export, may func() error) error {
+	rc := http.NewResponseController(e.Response)
+	sent, asked := make(chan struct{}), make(chan struct{})
+	var refused error
+	go func() { // ends with this function, which waits for it
+		defer close(asked)
+		again := time.NewTicker(askAgain)
+		defer again.Stop()
+		for {
+			select {
+			case <-sent:
+				return
+			case <-again.C:
+			}
+			if refused = may(); refused != nil {
+				_ = rc.SetWriteDeadline(time.Unix(1, 0)) // a write that waits returns
+				return
+			}
+		}
+	}()
+	err := c.sendParts(e, x, asked)
+	close(sent)
+	<-asked
+	return errors.Join(refused, err)
+}
+
+// sendParts writes until the archive or the right to it ends.
+func (c *Compliance) sendParts(e *core.RequestEvent, x *collections.Export, ended <-chan struct{}) error {
+	for i := range x.Parts() {
+		part, err := collections.One[collections.ExportPart](e.App, collections.ExportParts, dbx.HashExp{"export": x.Id, "number": i, "tenant": x.Tenant()})
 		if err != nil {
 			return fmt.Errorf("read part %d of export %s: %w", i, x.Id, err)
 		}
@@ -261,12 +302,21 @@ func (c *Compliance) download(e *core.RequestEvent) error {
 		if err != nil {
 			return fmt.Errorf("decode part %d of export %s: %w", i, x.Id, err)
 		}
-		if _, err := e.Response.Write(raw); err != nil {
-			return err
+		for piece := range slices.Chunk(raw, pieceBytes) {
+			select {
+			case <-ended:
+				return errEnded
+			default:
+			}
+			if _, err := e.Response.Write(piece); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
+
+var errEnded = errors.New("the right to the archive ended while it was sent")
 
 // export makes an archive. An attempt begins anew: half of a zip file is of no use.
 func (c *Compliance) export(ctx context.Context, r *jobs.Run) error {
