@@ -1,16 +1,44 @@
-import { createFileRoute, redirect } from '@tanstack/react-router';
+import { Notifications } from '@mantine/notifications';
+import { useQuery } from '@tanstack/react-query';
+import { createFileRoute, Link, redirect } from '@tanstack/react-router';
 import { firstTenant } from '@/actions/switchTenant';
-import { tenantsQuery } from '@/stores/queries';
+import { accountQuery, tenantsQuery } from '@/stores/queries';
 import { session } from '@/stores/session';
+import { t } from '@/texts';
+import { DeleteCard } from '@/ui/account/DeleteCard';
+import { EmailCard } from '@/ui/account/EmailCard';
+import { PasswordCard } from '@/ui/account/PasswordCard';
 import { FailedStart } from '@/ui/FailedStart';
+import { PageHead } from '@/ui/PageHead';
+import { useTitle } from '@/ui/useTitle';
+import classes from './account.module.css';
 
-// Where mails about the safety of an account lead: the account is shown within an organisation.
+// Where mails about the safety of an account lead. It is shown within an organisation; who is in none has this page.
 export const Route = createFileRoute('/account')({
   loader: async ({ context }) => {
     if (!session()) throw redirect({ to: '/sign-in' });
     const first = firstTenant(await context.client.fetchQuery(tenantsQuery));
-    if (!first) throw redirect({ to: '/welcome' });
-    throw redirect({ to: '/o/$org/account/security', params: { org: first.slug } });
+    if (first) throw redirect({ to: '/o/$org/account/security', params: { org: first.slug } });
+    await context.client.ensureQueryData(accountQuery);
   },
+  component: Alone,
   errorComponent: FailedStart,
 });
+
+function Alone() {
+  const account = useQuery(accountQuery).data;
+  useTitle(t('account.title'));
+  if (!account) return null;
+  return (
+    <main className={classes.page}>
+      <PageHead title={t('account.title')} />
+      <div className={classes.stack}>
+        <EmailCard account={account} />
+        <PasswordCard account={account} />
+        <DeleteCard account={account} />
+        <Link to="/welcome">{t('action.back')}</Link>
+      </div>
+      <Notifications position="bottom-right" limit={4} />
+    </main>
+  );
+}

@@ -15,17 +15,22 @@ import { CodeDoor } from '@/ui/door/CodeDoor';
 import { StepDoor } from '@/ui/door/StepDoor';
 import { useAct } from '@/ui/useAct';
 
+type Done = keyof typeof finished;
+
+/** What was done on the page that led here. */
+const finished = { reset: 'door.resetDone', email: 'door.emailDone', deleted: 'door.deleted' } as const;
+
 interface Search {
   next?: string;
   ended?: boolean;
-  done?: 'reset' | 'email';
+  done?: Done;
 }
 
 export const Route = createFileRoute('/sign-in')({
   validateSearch: (s: Record<string, unknown>): Search => ({
     next: typeof s.next === 'string' ? s.next : undefined,
     ended: s.ended === true || undefined,
-    done: s.done === 'reset' || s.done === 'email' ? s.done : undefined,
+    done: typeof s.done === 'string' && s.done in finished ? (s.done as Done) : undefined,
   }),
   beforeLoad: ({ search, cause }) => {
     if (cause === 'enter' && session() && search.next) throw redirect({ href: safeNext(search.next) });
@@ -86,7 +91,7 @@ function Credentials({ email, setEmail, done: go, byMail }: Props) {
       }
     >
       {ended && <Notice tone="attention">{t('door.ended')}</Notice>}
-      {done && <Notice tone="working">{t(done === 'reset' ? 'door.resetDone' : 'door.emailDone')}</Notice>}
+      {done && <Notice tone="working">{t(finished[done])}</Notice>}
       <form
         noValidate
         onSubmit={(e) => {

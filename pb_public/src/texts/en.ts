@@ -109,6 +109,7 @@ export const en = {
     emailFailedLead:
       'It may have been used already, or it is older than 30 minutes. Your address is still the old one; ask for the change again.',
     emailDone: 'Your new address is in use. Sign in with it.',
+    deleted: 'Your account is deleted.',
     showPassword: 'Show or hide the password',
     usePasskey: 'Use a passkey',
     useProvider: 'Continue with {{name}}',
@@ -632,7 +633,6 @@ export const en = {
     deleteTitle: 'Delete your account?',
     deleteWhat:
       'This removes for good: your sign-in, your memberships, your sessions, keys, passkeys and messages. Servers of organisations that you are a member of stay as they are.',
-    deleted: 'Your account is deleted.',
     title: 'Account',
     you: 'You',
     name: 'Name',

@@ -45,9 +45,12 @@ function Welcome() {
       icon={<IconBuilding size={24} aria-hidden="true" />}
       foot={
         first ? (
-          <Button variant="subtle" onClick={signOut}>
-            {t('action.signOut')}
-          </Button>
+          <>
+            <Link to="/account">{t('account.title')}</Link>{' '}
+            <Button variant="subtle" onClick={signOut}>
+              {t('action.signOut')}
+            </Button>
+          </>
         ) : (
           <Link to="/">{t('action.back')}</Link>
         )

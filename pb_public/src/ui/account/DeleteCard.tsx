@@ -10,7 +10,6 @@ import { Card } from '../Card';
 import classes from '../Card.module.css';
 import { Confirm } from '../Confirm';
 import { useProof } from '../factors/Proof';
-import { toastDone } from '../toast';
 import { useAct } from '../useAct';
 
 /** The end of an account: what is lost, and the address typed. */
@@ -22,8 +21,7 @@ export function DeleteCard({ account }: { account: Account }) {
   const { run, busy } = useAct(async () => {
     if (!(await proven(deleteAccount))) return;
     setAsking(false);
-    toastDone(t('account.deleted'));
-    await navigate({ to: '/sign-in' });
+    await navigate({ to: '/sign-in', search: { done: 'deleted' } });
     await forgetAccount(client);
   });
   return (
