@@ -8,6 +8,7 @@ import (
 	_ "embed"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"html/template"
 	"io"
@@ -50,6 +51,7 @@ type Server struct {
 	Addr string // host:port to send to
 
 	smtp *smtp.Server
+	at   net.Listener
 	mu   sync.Mutex
 	got  []Message // guarded by mu, oldest first
 	wg   sync.WaitGroup
@@ -61,16 +63,19 @@ func Start() (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for mail: %w", err)
 	}
-	s := &Server{Addr: l.Addr().String()}
+	s := &Server{Addr: l.Addr().String(), at: l}
 	s.smtp = smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return &session{s: s}, nil }))
 	s.smtp.Domain, s.smtp.MaxMessageBytes = "localhost", maxBytes
 	s.wg.Go(func() { _ = s.smtp.Serve(l) }) // ends with Close
 	return s, nil
 }
 
-// Close stops the server.
+// Close stops the server. The SMTP server knows its listener only once it serves, so the listener is closed, too.
 func (s *Server) Close() error {
 	err := s.smtp.Close()
+	if e := s.at.Close(); err == nil && !errors.Is(e, net.ErrClosed) {
+		err = e
+	}
 	s.wg.Wait()
 	return err
 }

@@ -53,3 +53,17 @@ Content-Transfer-Encoding: quoted-printable
 		t.Errorf("no mails are %q", w.Body)
 	}
 }
+
+// A server that is stopped as soon as it was started stops: it may not have begun to serve.
+func TestCloseAtOnce(t *testing.T) {
+	t.Parallel()
+	for range 200 {
+		s, err := Start()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
