@@ -1,7 +1,8 @@
-import { QueryClient } from '@tanstack/react-query';
+import { QueryClient, QueryObserver } from '@tanstack/react-query';
 import { describe, expect, it, vi } from 'vitest';
 import { pb } from '@/api/client';
 import type { ApiError } from '@/api/error';
+import { waysKey } from '@/stores/queries';
 import { session } from '@/stores/session';
 import { answering, aToken, aUser } from '@/testing';
 import {
@@ -88,6 +89,25 @@ describe('signOut', () => {
     expect(session()).toBeNull();
     expect(client.getQueryData(['account'])).toBeUndefined();
     expect(left).toHaveBeenCalled();
+  });
+  it('leaves what the sign-in page is asking for meanwhile', async () => {
+    answering(signedIn);
+    await signIn('ana@example.org', 'x');
+    const client = new QueryClient();
+    let answer = (_: string) => {};
+    const page = new QueryObserver(client, {
+      queryKey: waysKey,
+      queryFn: () =>
+        new Promise<string>((done) => {
+          answer = done;
+        }),
+    });
+    const shown: (string | undefined)[] = [];
+    const leave = page.subscribe((r) => shown.push(r.data));
+    await signOut(client);
+    answer('ways');
+    await vi.waitFor(() => expect(shown).toContain('ways'));
+    leave();
   });
 });
 

@@ -23,16 +23,12 @@ export interface Provider {
 
 /** Which ways the operator offers beside the password. */
 export async function signInWays(): Promise<{ providers: Provider[]; codes: boolean }> {
-  try {
-    const ways = await pb.collection('users').listAuthMethods();
-    const providers = ways.oauth2.enabled ? ways.oauth2.providers : [];
-    return {
-      providers: providers.map((p) => ({ name: p.name, label: p.displayName || p.name })),
-      codes: ways.otp.enabled,
-    };
-  } catch {
-    return { providers: [], codes: false }; // the password is always there
-  }
+  const ways = await pb.collection('users').listAuthMethods();
+  const providers = ways.oauth2.enabled ? ways.oauth2.providers : [];
+  return {
+    providers: providers.map((p) => ({ name: p.name, label: p.displayName || p.name })),
+    codes: ways.otp.enabled,
+  };
 }
 
 /** Throws ApiError; code "bad_credentials" when the two do not fit. */

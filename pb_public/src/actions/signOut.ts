@@ -2,6 +2,7 @@
 import type { QueryClient } from '@tanstack/react-query';
 import { pb, request } from '@/api/client';
 import { forgetHere } from '@/stores/push';
+import { forgetAnswers } from '@/stores/queries';
 
 /** How long the panel may take to hear of it. */
 const PATIENCE_MS = 3_000;
@@ -11,6 +12,6 @@ export async function signOut(client: QueryClient): Promise<void> {
   forgetHere().catch(() => undefined); // not waited for: the panel forgets this browser with the session
   await Promise.race([told, new Promise((done) => setTimeout(done, PATIENCE_MS))]);
   pb.authStore.clear();
-  client.clear(); // the next person at this browser sees nothing of this one
+  forgetAnswers(client);
   await pb.realtime.unsubscribe().catch(() => undefined); // the connection may be gone already
 }

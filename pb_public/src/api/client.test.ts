@@ -22,6 +22,13 @@ describe('request', () => {
     expect(asked[0]?.headers.get('X-Tenant')).toBe('owls');
     expect(asked[0]?.headers.get('Content-Type')).toBeNull();
   });
+  it('asks for the ways to sign in as nobody, also while a session ends', async () => {
+    pb.authStore.save(aToken(), aUser as never);
+    const asked = answering({ status: 200, body: {} });
+    await pb.collection('users').listAuthMethods();
+    expect(asked).toHaveLength(1);
+    expect(asked[0]?.headers.get('Authorization')).toBeNull();
+  });
   it('hands on the panel’s code, sentence, fields and request id', async () => {
     answering({
       status: 400,

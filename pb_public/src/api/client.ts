@@ -13,9 +13,11 @@ export const pb = new PocketBase(
 );
 pb.autoCancellation(false); // each caller passes its own signal
 pb.beforeSend = async (url, options) => {
-  await fresh(pb).catch(() => undefined); // what is asked for says what is wrong
   const headers = { ...options.headers };
-  if (pb.authStore.token) headers.Authorization = pb.authStore.token;
+  // The ways to sign in are asked for while a session ends: its token would be refused.
+  const whoever = url.includes('/auth-methods');
+  if (!whoever) await fresh(pb).catch(() => undefined); // what is asked for says what is wrong
+  if (pb.authStore.token && !whoever) headers.Authorization = pb.authStore.token;
   else delete headers.Authorization;
   return { url, options: { ...options, headers } };
 };

@@ -6,6 +6,7 @@ import { useState } from 'react';
 import { passkeysPossible } from '@/actions/passkeys';
 import { type Checkpoint, signIn, signInBy, signInWays, signInWithPasskey } from '@/actions/signIn';
 import { invitedEmail } from '@/stores/invitation';
+import { waysKey } from '@/stores/queries';
 import { checkEmail } from '@/stores/rules';
 import { safeNext, session } from '@/stores/session';
 import { t } from '@/texts';
@@ -128,7 +129,7 @@ function Credentials({ email, setEmail, done: go, byMail }: Props) {
 
 /** Passkey, code by mail, and the providers that the operator has set. */
 function OtherWays({ done, byMail }: Pick<Props, 'done' | 'byMail'>) {
-  const ways = useQuery({ queryKey: ['sign-in'], queryFn: signInWays, staleTime: 300_000 }).data;
+  const ways = useQuery({ queryKey: waysKey, queryFn: signInWays, staleTime: 300_000 }).data;
   const [fault, setFault] = useState('');
   const { run, busy } = useAct(
     async (work: () => Promise<Checkpoint | null>) => {

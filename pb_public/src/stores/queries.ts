@@ -200,3 +200,15 @@ export const placementQuery = (org: string, ask: { blueprint: string; limits: Li
     placeholderData: keepPreviousData,
     staleTime: 10_000,
   });
+
+/** Of the ways to sign in, which are the same for everybody. */
+export const waysKey = ['sign-in'];
+
+/**
+ * Forgets what was asked for as somebody: the next person at this browser sees nothing of him. The sign-in page is shown by then,
+ * and what it is asking for stays: a query that is taken away under a page never answers it.
+ */
+export function forgetAnswers(client: QueryClient): void {
+  client.removeQueries({ predicate: (query) => query.queryKey[0] !== waysKey[0] });
+  client.getMutationCache().clear();
+}
