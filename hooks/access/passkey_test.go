@@ -31,7 +31,20 @@ type key struct {
 
 func newKey(t *testing.T, user string) *key {
 	return &key{t: t, device: virtualwebauthn.NewAuthenticatorWithOptions(virtualwebauthn.AuthenticatorOptions{UserHandle: []byte(user)}),
-		cred: virtualwebauthn.NewCredential(virtualwebauthn.KeyTypeEC2), rp: virtualwebauthn.RelyingParty{Name: "Mamba Host", ID: "panel.example.test", Origin: origin}}
+		cred: newCredential(wholeKey), rp: virtualwebauthn.RelyingParty{Name: "Mamba Host", ID: "panel.example.test", Origin: origin}}
+}
+
+// wholeKey is how many bytes the public key of a credential has in COSE form, with both coordinates of 32 bytes.
+const wholeKey = 77
+
+// newCredential makes a key whose public form has so many bytes. The virtual authenticator leaves out zeros at the beginning
+// of a coordinate, which one key in 128 has; a real one does not (RFC 9053, section 7.1.1), and the panel refuses it.
+func newCredential(size int) virtualwebauthn.Credential {
+	for {
+		if c := virtualwebauthn.NewCredential(virtualwebauthn.KeyTypeEC2); len(c.Key.AttestationData()) == size {
+			return c
+		}
+	}
 }
 
 // asked is a challenge as the panel gives it.
@@ -230,6 +243,17 @@ func TestAPasskeyWhoseCounterGoesBackIsRefusedWithAnAlarm(t *testing.T) {
 	if rec := prove(); rec.Code != 200 {
 		t.Errorf("the right one is refused, too: %d %s", rec.Code, rec.Body)
 	}
+}
+
+func TestAPasskeyWhoseKeyIsCutShortIsRefused(t *testing.T) {
+	t.Parallel()
+	p := newPanel(t, nil)
+	user, _ := p.user(t, "ann@example.test", true)
+	s := p.begin(t, "ann@example.test")
+	k := newKey(t, user.Id)
+	k.cred = newCredential(wholeKey - 1)
+	c := p.ask(t, "/passkeys/options", s.access, "{}")
+	wrongField(t, p.call("POST", accountPath+"/passkeys", s.access, registration(c, k.attest(c), "Short")), "passkey", "wrong")
 }
 
 // T15: a passkey's answer for another origin, panel, challenge, purpose or person, changed or sent again, is refused.
