@@ -1,7 +1,6 @@
 package hooks
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -9,7 +8,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"net/http/httptest"
 	"os"
 	"regexp"
@@ -81,36 +79,12 @@ func (s *sink) Write(p []byte) (int, error) {
 	return s.buf.Write(p)
 }
 
+func (s *sink) line(text string) { _, _ = s.Write([]byte(text + "\n")) }
+
 func (s *sink) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.buf.String()
-}
-
-// listen reads everything that a browser is told.
-func listen(t *testing.T, base, token, topic string, into *sink) {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), "GET", base+"/api/realtime", nil)
-	must(t, err)
-	res, err := http.DefaultClient.Do(req)
-	must(t, err)
-	t.Cleanup(func() { res.Body.Close() })
-	lines := bufio.NewScanner(res.Body)
-	lines.Buffer(nil, 1<<20)
-	client := regexp.MustCompile(`"clientId":"([^"]+)"`)
-	for lines.Scan() {
-		if m := client.FindStringSubmatch(lines.Text()); m != nil {
-			if status := subscribe(t, base, token, m[1], topic); status != http.StatusNoContent {
-				t.Fatalf("subscribe: %d", status)
-			}
-			break
-		}
-	}
-	go func() {
-		for lines.Scan() {
-			_, _ = into.Write(append(lines.Bytes(), '\n'))
-		}
-	}()
 }
 
 // send makes one request and looks through all of the answer.
@@ -154,7 +128,7 @@ func TestNoSecretLeavesThePanel(t *testing.T) {
 	tenant, owner := s.ids["/tenants/"], s.as("owner@demo.example").super
 	web := httptest.NewServer(s.mux)
 	t.Cleanup(web.Close)
-	listen(t, web.URL, owner, "mamba.tenant."+tenant, seen)
+	listen(t, web.URL, owner, "mamba.tenant."+tenant, seen.line)
 
 	s.plantKeys(c)
 	session := s.plantSession(c)

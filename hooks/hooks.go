@@ -155,7 +155,7 @@ func Open(app core.App, c *Config) (*Panel, error) {
 			return errors.Join(p.recheckAll(tx), p.Events.AccountChanged(tx, user), p.Notify.SessionsEnded(tx, user)) // Notify is made below
 		},
 		KeyEnded: p.recheckAll,
-		Goes:     func(tx core.App, a access.Actor, user string) error { return p.Compliance.AccountGoes(tx, a, user) }, // made below
+		Goes:     func(tx core.App, a access.Actor, user string) error { return p.Tenancy.LeaveAll(tx, a, user) }, // made below
 		Alarm: func(tx core.App, a access.Actor, kind string, details map[string]any) error {
 			return p.Events.Emit(tx, events.Event{Kind: kind, SubjectType: "users", Subject: a.ID, Actor: a.ID, ActorType: a.Type, ActorName: a.Name, Payload: details})
 		},
@@ -254,7 +254,7 @@ func (p *Panel) openNotify() error {
 // fails when a collection is purged by none.
 func (p *Panel) openCompliance() (err error) {
 	p.Compliance, err = compliance.New(compliance.Config{App: p.app, Access: p.Access, Tenancy: p.Tenancy, Jobs: p.Jobs, Events: p.Events, Audit: p.Audit, Incidents: p.Incidents,
-		Servers: p.Servers, Samples: p.Metering, Notices: p.Notify, Sealed: sealed, Cut: p.tenantGone, Log: p.log,
+		Servers: p.Servers, Samples: p.Metering, Sealed: sealed, Cut: p.tenantGone, Log: p.log,
 		Rooms: []compliance.Room{p.Servers, p.Alloc, p.Tenancy, p.Access, p.Notify, p.Incidents, p.Jobs, p.Events, p.Secrets}})
 	return err
 }

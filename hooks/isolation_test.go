@@ -1,7 +1,6 @@
 package hooks
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -153,7 +152,7 @@ func TestT07_TheIsolationMatrix(t *testing.T) {
 	told := &sink{}
 	for _, p := range people {
 		if p.listens {
-			listen(t, web.URL, p.token, "mamba.tenant."+s.ids["/tenants/"], told)
+			listen(t, web.URL, p.token, "mamba.tenant."+s.ids["/tenants/"], told.line)
 		}
 	}
 	seed := uint64(time.Now().UnixNano())
@@ -218,6 +217,18 @@ func TestT07_TheIsolationMatrix(t *testing.T) {
 	}
 }
 
+// Names of the crew beside the roles.
+const (
+	aFriend      = "a friend with one server"
+	anAPIKey     = "an API key"
+	aPersonalKey = "a personal API key"
+	aStranger    = "a stranger"
+	nobody       = "nobody"
+)
+
+// robotMay is what the keys of the crew may.
+var robotMay = []string{"tenant.read", "server.read", "server.start", "console.read", "member.invite"}
+
 // asker is one kind of who asks.
 type asker struct {
 	name, token string
@@ -236,18 +247,15 @@ func (s *settled) crew() (out []asker) {
 	must(t, err)
 	by := access.Actor{Type: access.TypeUser, ID: account.Id, Name: "owner", Verified: true}
 	out = append(out, asker{"OWNER", boss, true, false})
-	for _, role := range []string{tenancy.RoleAdmin, tenancy.RoleSupport, tenancy.RoleMember, "friend"} {
-		email := strings.ToLower(role) + "@example.org"
-		token, seat := s.person(email), role
-		if role == "friend" {
-			seat = tenancy.RoleMember
-		}
+	for name, role := range map[string]string{tenancy.RoleAdmin: tenancy.RoleAdmin, tenancy.RoleSupport: tenancy.RoleSupport, tenancy.RoleMember: tenancy.RoleMember, aFriend: tenancy.RoleMember} {
+		email := strings.ToLower(strings.ReplaceAll(name, " ", "-")) + "@example.org"
+		token := s.person(email)
 		u, err := s.app.FindAuthRecordByEmail("users", email)
 		must(t, err)
 		must(t, collections.Tx(s.app, []collections.Lock{tenancy.Lock(tenant), audit.Lock(tenant)}, func(tx core.App) error {
-			return s.Tenancy.Join(tx, by, row, u.Id, seat)
+			return s.Tenancy.Join(tx, by, row, u.Id, role)
 		}))
-		if role == "friend" {
+		if name == aFriend {
 			for _, change := range []struct{ method, path, body string }{
 				{"PUT", "/api/v1/servers/" + s.ids["/servers/"] + "/access/" + u.Id, `{"role":"SUPPORT"}`}, {"PATCH", "/api/v1/tenants/" + tenant + "/members/" + u.Id, `{"role":""}`},
 			} {
@@ -256,10 +264,12 @@ func (s *settled) crew() (out []asker) {
 				}
 			}
 		}
-		out = append(out, asker{role, token, true, false})
+		out = append(out, asker{name, token, true, false})
 	}
-	for name, path := range map[string]string{"an API key": "/tenants/" + tenant + "/keys", "a personal API key": "/account/keys"} {
-		status, _, raw := s.ask(boss, tenant, "POST", "/api/v1"+path, plain, `{"name":"a robot","permissions":["tenant.read","server.read","server.start","console.read","member.invite"]}`)
+	robot, err := json.Marshal(map[string]any{"name": "a robot", "permissions": robotMay})
+	must(t, err)
+	for name, path := range map[string]string{anAPIKey: "/tenants/" + tenant + "/keys", aPersonalKey: "/account/keys"} {
+		status, _, raw := s.ask(boss, tenant, "POST", "/api/v1"+path, plain, string(robot))
 		if status != 201 {
 			t.Fatalf("%d %s", status, raw)
 		}
@@ -274,7 +284,7 @@ func (s *settled) crew() (out []asker) {
 		t.Fatalf("%d %s", status, raw)
 	}
 	intent := decode[struct{ Token string }](t, raw).Token
-	return append(out, asker{"a stranger", stranger, false, false}, asker{"nobody", "", false, false}, asker{"an intent token", intent, false, false},
+	return append(out, asker{aStranger, stranger, false, false}, asker{nobody, "", false, false}, asker{"an intent token", intent, false, false},
 		asker{"a broken token", boss + "x", false, false}, asker{"a superuser", s.super, false, true})
 }
 
@@ -340,7 +350,7 @@ func (m *matrix) ask(p asker, tenant, method, documented, path, body string, for
 func (m *matrix) bodies(owner asker) {
 	m.t.Helper()
 	tenant, server, f := m.ids["/tenants/"], m.ids["/servers/"], m.f.ids
-	friend, err := m.app.FindAuthRecordByEmail("users", "friend@example.org")
+	friend, err := m.app.FindAuthRecordByEmail("users", "a-friend-with-one-server@example.org")
 	must(m.t, err)
 	for _, c := range []struct{ method, path, body string }{
 		{"POST", "/tenants/" + tenant + "/members/invite", `{"email":"x@example.org","role":"` + f["{role}"] + `"}`},
@@ -437,7 +447,7 @@ func (m *matrix) topics(base string, people []asker) (refused int) {
 			continue
 		}
 		ctx, leave := context.WithCancel(m.t.Context())
-		client := connect(m.t, ctx, base)
+		client, _ := connect(ctx, m.t, base)
 		for _, topic := range wanted {
 			status := subscribe(m.t, base, p.token, client, topic)
 			if status == http.StatusNoContent && strings.HasPrefix(topic, "mamba.") || status >= 500 {
@@ -451,26 +461,6 @@ func (m *matrix) topics(base string, people []asker) (refused int) {
 	}
 	return refused
 }
-
-// connect opens a realtime connection and returns its id. It ends with ctx.
-func connect(t *testing.T, ctx context.Context, base string) string {
-	t.Helper()
-	req, err := http.NewRequestWithContext(ctx, "GET", base+"/api/realtime", nil)
-	must(t, err)
-	res, err := http.DefaultClient.Do(req)
-	must(t, err)
-	context.AfterFunc(ctx, func() { res.Body.Close() })
-	lines := bufio.NewScanner(res.Body)
-	for lines.Scan() {
-		if found := clientID.FindStringSubmatch(lines.Text()); found != nil {
-			return found[1]
-		}
-	}
-	t.Fatal("the connection has no id")
-	return ""
-}
-
-var clientID = regexp.MustCompile(`"clientId":"([^"]+)"`)
 
 // atTheNodeListener asks for every route with a node's certificate, at the door of the nodes: they have routes of their own.
 func (m *matrix) atTheNodeListener(t *testing.T) {

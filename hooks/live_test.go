@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -12,15 +13,17 @@ import (
 	"github.com/mambahost/mamba/collections"
 )
 
-// watch opens a live connection for a topic as a browser does. The channel closes when the panel ends it.
-func watch(t *testing.T, base, token, topic string) <-chan struct{} {
+// connect opens a live connection as a browser does and returns its id, and what the panel writes after that. It ends with
+// ctx or with the test.
+func connect(ctx context.Context, t *testing.T, base string) (client string, lines *bufio.Scanner) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), "GET", base+"/api/realtime", nil)
+	req, err := http.NewRequestWithContext(ctx, "GET", base+"/api/realtime", nil)
 	must(t, err)
 	res, err := http.DefaultClient.Do(req)
 	must(t, err)
 	t.Cleanup(func() { res.Body.Close() })
-	lines := bufio.NewScanner(res.Body)
+	lines = bufio.NewScanner(res.Body)
+	lines.Buffer(nil, 1<<20)
 	var hello struct {
 		ClientID string `json:"clientId"`
 	}
@@ -29,16 +32,30 @@ func watch(t *testing.T, base, token, topic string) <-chan struct{} {
 			must(t, json.Unmarshal([]byte(data), &hello))
 		}
 	}
+	return hello.ClientID, lines
+}
+
+// listen opens a live connection for a topic and calls heard with each line. The channel closes when the panel ends it.
+func listen(t *testing.T, base, token, topic string, heard func(line string)) <-chan struct{} {
+	t.Helper()
+	client, lines := connect(t.Context(), t, base)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		for lines.Scan() {
+			heard(lines.Text())
 		}
 	}()
-	if status := subscribe(t, base, token, hello.ClientID, topic); status != http.StatusNoContent {
+	if status := subscribe(t, base, token, client, topic); status != http.StatusNoContent {
 		t.Fatalf("subscribe to %s: %d", topic, status)
 	}
 	return ended
+}
+
+// watch is listen for who wants to know of the end only.
+func watch(t *testing.T, base, token, topic string) <-chan struct{} {
+	t.Helper()
+	return listen(t, base, token, topic, func(string) {})
 }
 
 func subscribe(t *testing.T, base, token, client, topic string) int {

@@ -71,7 +71,7 @@ func (p *Panel) bindTogether() {
 		if err := e.Next(); err != nil {
 			return err
 		}
-		if err := errors.Join(access.Forget(e.App, e.Record.Id), p.Notify.AccountGone(e.App, e.Record.Id)); err != nil {
+		if err := errors.Join(access.Forget(e.App, e.Record.Id), p.Notify.Forget(e.App, e.Record.Id)); err != nil {
 			return err
 		}
 		return p.Events.AccountChanged(e.App, e.Record.Id)

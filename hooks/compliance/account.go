@@ -11,7 +11,8 @@ import (
 	"github.com/mambahost/mamba/hooks/audit"
 )
 
-// deleteAccount ends one's own account. What is open of it is cut when it is gone (hooks/together.go).
+// deleteAccount ends one's own account. What it has in access and notify goes with its row, and what is open
+// of it is cut (hooks/together.go).
 func (c *Compliance) deleteAccount(e *core.RequestEvent) error {
 	a, err := access.From(e)
 	if err != nil {
@@ -31,7 +32,7 @@ func (c *Compliance) deleteAccount(e *core.RequestEvent) error {
 		if err != nil {
 			return fmt.Errorf("find the account %s: %w", a.ID, err)
 		}
-		if err := c.AccountGoes(tx, a, a.ID); err != nil {
+		if err := c.Tenancy.LeaveAll(tx, a, a.ID); err != nil {
 			return err
 		}
 		if err := tx.Delete(account); err != nil {
@@ -43,13 +44,4 @@ func (c *Compliance) deleteAccount(e *core.RequestEvent) error {
 		return err
 	}
 	return e.NoContent(http.StatusNoContent)
-}
-
-// AccountGoes removes what an account has in the rooms, in the transaction that deletes it: it leaves every
-// organisation, and 409 owns_tenants while it owns one.
-func (c *Compliance) AccountGoes(tx core.App, a access.Actor, user string) error {
-	if err := c.Tenancy.LeaveAll(tx, a, user); err != nil {
-		return err
-	}
-	return c.Notices.Forget(tx, user)
 }

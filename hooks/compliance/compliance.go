@@ -45,11 +45,6 @@ type Samples interface {
 	Forget(ctx context.Context, tenant string) (int64, error)
 }
 
-// Notices is notify.Notify.
-type Notices interface {
-	Forget(tx core.App, user string) error
-}
-
 // Config of New. What has no default is required.
 type Config struct {
 	App       core.App
@@ -61,7 +56,6 @@ type Config struct {
 	Incidents *incidents.Book
 	Servers   Servers
 	Samples   Samples
-	Notices   Notices
 	Rooms     []Room           // all that have rows of tenants, this room and the audit log left out
 	Sealed    []secrets.Sealed // fields that are in no archive
 	// Cut ends, after the commit of tx, what is open of a tenant that is gone.
@@ -76,7 +70,7 @@ type Compliance struct{ Config }
 
 // New checks the configuration and registers the jobs and what runs by the clock.
 func New(c Config) (*Compliance, error) {
-	if c.App == nil || c.Access == nil || c.Tenancy == nil || c.Jobs == nil || c.Events == nil || c.Audit == nil || c.Incidents == nil || c.Servers == nil || c.Samples == nil || c.Notices == nil || len(c.Rooms) == 0 || c.Cut == nil {
+	if c.App == nil || c.Access == nil || c.Tenancy == nil || c.Jobs == nil || c.Events == nil || c.Audit == nil || c.Incidents == nil || c.Servers == nil || c.Samples == nil || len(c.Rooms) == 0 || c.Cut == nil {
 		return nil, errors.New("compliance: every field but Sealed, Look and Log is required")
 	}
 	if c.Look <= 0 {

@@ -65,17 +65,8 @@ func (n *Notify) SessionsEnded(tx core.App, user string) error {
 // TokensVoided forgets the browsers of an account that subscribed without a session, in the transaction that
 // voids its tokens.
 func (n *Notify) TokensVoided(tx core.App, user string) error {
-	return forgetBrowsers(tx, dbx.HashExp{"user": user, "session": ""})
-}
-
-// AccountGone forgets all browsers of an account, in the transaction that removes it. Prune removes the rest.
-func (n *Notify) AccountGone(tx core.App, user string) error {
-	return forgetBrowsers(tx, dbx.HashExp{"user": user})
-}
-
-func forgetBrowsers(tx core.App, which dbx.HashExp) error {
-	if _, err := tx.NonconcurrentDB().Delete(collections.PushSubscriptions, which).Execute(); err != nil {
-		return fmt.Errorf("forget browsers: %w", err)
+	if _, err := tx.NonconcurrentDB().Delete(collections.PushSubscriptions, dbx.HashExp{"user": user, "session": ""}).Execute(); err != nil {
+		return fmt.Errorf("forget the browsers of %s without a session: %w", user, err)
 	}
 	return nil
 }

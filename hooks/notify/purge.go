@@ -15,7 +15,7 @@ func (*Notify) Purge(tx core.App, tenant string) (map[string]int64, error) {
 	return permit.Purge(tx, tenant, collections.Notifications, collections.NotificationChannels, collections.NotificationMutes)
 }
 
-// Forget removes what a person whose account ends has here: notices, preferences, webhooks, browsers and mutes.
+// Forget removes what an account has here, in the transaction that removes it: notices, preferences, webhooks, browsers and mutes.
 func (*Notify) Forget(tx core.App, user string) error {
 	for _, table := range []string{collections.Notifications, collections.NotificationPrefs, collections.NotificationChannels, collections.PushSubscriptions, collections.NotificationMutes} {
 		if _, err := tx.NonconcurrentDB().Delete(table, dbx.HashExp{"user": user}).Execute(); err != nil {
