@@ -86,3 +86,26 @@ export async function mailLink(address, path) {
 
 /** An address that nobody had before. */
 export const newAddress = (name) => `${name}-${Date.now().toString(36)}${Math.floor(Math.random() * 1e6)}@example.org`;
+
+export const PASSWORD = 'a-long-password';
+
+/** Signs somebody up and confirms the address; the page for an organisation of his own is there then. */
+export async function signUp(page, name, email) {
+  await page.goto('/sign-up');
+  await page.getByLabel('Your name').fill(name);
+  await page.getByLabel('E-mail address').fill(email);
+  await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
+  await page.getByRole('button', { name: 'Create account' }).click();
+  await page.getByRole('heading', { name: 'Check your mail' }).waitFor();
+  await page.goto(await mailLink(email, 'verify'));
+  await page.getByRole('link', { name: 'Continue' }).click();
+}
+
+/** Makes an organisation whose address begins with slug, and returns the address. */
+export async function makeOrganisation(page, name, slug) {
+  await page.getByLabel('Name').fill(name);
+  await page.getByLabel('Address').fill(`${slug}-${Date.now().toString(36)}`);
+  await page.getByRole('button', { name: 'Create organisation' }).click();
+  await page.getByRole('heading', { name: 'No servers yet', level: 2 }).waitFor();
+  return new URL(page.url()).pathname.split('/')[2];
+}

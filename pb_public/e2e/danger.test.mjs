@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
-import { axe, launch, mailLink, newAddress, newPage } from './browser.mjs';
+import { axe, launch, makeOrganisation, newAddress, newPage, PASSWORD, signUp } from './browser.mjs';
 
 let browser;
 before(async () => {
@@ -11,7 +11,6 @@ before(async () => {
 });
 after(() => browser?.close());
 
-const PASSWORD = 'a-long-password';
 const ORG = 'Night Owls';
 const heading = (page, name, level = 1) => page.getByRole('heading', { name, level });
 
@@ -26,22 +25,8 @@ test('T30 data are taken along, an organisation and an account are deleted', { t
   };
   const join = async ({ page }, name) => {
     const email = newAddress(name);
-    await page.goto('/sign-up');
-    await page.getByLabel('Your name').fill(name);
-    await page.getByLabel('E-mail address').fill(email);
-    await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
-    await page.getByRole('button', { name: 'Create account' }).click();
-    await heading(page, 'Check your mail').waitFor();
-    await page.goto(await mailLink(email, 'verify'));
-    await page.getByRole('link', { name: 'Continue' }).click();
+    await signUp(page, name, email);
     return email;
-  };
-  const found = async ({ page }, name, slug) => {
-    await page.getByLabel('Name').fill(name);
-    await page.getByLabel('Address').fill(`${slug}-${Date.now().toString(36)}`);
-    await page.getByRole('button', { name: 'Create organisation' }).click();
-    await heading(page, 'No servers yet', 2).waitFor();
-    return new URL(page.url()).pathname.split('/')[2];
   };
   /** Shows once more who one is, where that is asked for. */
   const prove = async (page, done) => {
@@ -76,7 +61,7 @@ test('T30 data are taken along, an organisation and an account are deleted', { t
   await t.test('an owner asks for an archive and downloads it', async () => {
     const { page } = owner;
     olga = await join(owner, 'Olga');
-    org = await found(owner, ORG, 'owls');
+    org = await makeOrganisation(page, ORG, 'owls');
     await page.goto(`/o/${org}/settings/danger`);
     await page.getByRole('button', { name: 'Make an archive' }).click();
     await page.getByText(/can be downloaded until/).waitFor();

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
 import { after, before, test } from 'node:test';
-import { axe, base, launch, mailLink, newAddress, newPage } from './browser.mjs';
+import { axe, base, launch, mailLink, makeOrganisation, newAddress, newPage, PASSWORD, signUp } from './browser.mjs';
 
 let browser;
 before(async () => {
@@ -11,7 +11,6 @@ before(async () => {
 });
 after(() => browser?.close());
 
-const PASSWORD = 'a-long-password';
 const WRONG = 'This code is not right. Please enter the one that your authenticator shows now.';
 const heading = (page, name, level = 1) => page.getByRole('heading', { name, level });
 
@@ -85,19 +84,8 @@ test('T30 a second factor is switched on and asked for', { timeout: 240_000 }, a
 
   await t.test('somebody has an organisation', async () => {
     const { page, email } = ana;
-    await page.goto('/sign-up');
-    await page.getByLabel('Your name').fill('Ana Keller');
-    await page.getByLabel('E-mail address').fill(email);
-    await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
-    await page.getByRole('button', { name: 'Create account' }).click();
-    await heading(page, 'Check your mail').waitFor();
-    await page.goto(await mailLink(email, 'verify'));
-    await page.getByRole('link', { name: 'Continue' }).click();
-    await page.getByLabel('Name').fill('Two Locks');
-    await page.getByLabel('Address').fill(`locks-${Date.now().toString(36)}`);
-    await page.getByRole('button', { name: 'Create organisation' }).click();
-    await isIn(page);
-    org = new URL(page.url()).pathname.split('/')[2];
+    await signUp(page, 'Ana Keller', email);
+    org = await makeOrganisation(page, 'Two Locks', 'locks');
   });
 
   await t.test('switches an authenticator on and gets ten backup codes', async () => {

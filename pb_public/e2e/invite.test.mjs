@@ -5,7 +5,7 @@ import { execFile } from 'node:child_process';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { axe, base, launch, mailLink, newAddress, newPage } from './browser.mjs';
+import { axe, base, launch, mailLink, makeOrganisation, newAddress, newPage, PASSWORD, signUp } from './browser.mjs';
 
 let browser;
 before(async () => {
@@ -13,7 +13,6 @@ before(async () => {
 });
 after(() => browser?.close());
 
-const PASSWORD = 'a-long-password';
 const INSTALL_MS = 120_000;
 const CUT_MS = 1000; // from the request that takes an access away to the end of the console
 const heading = (page, name, level = 1) => page.getByRole('heading', { name, level });
@@ -67,19 +66,8 @@ test('T30 a friend is let in for one server’s console, by mail, and out again'
 
   await t.test('the owner has an organisation with two servers', async () => {
     const { page } = owner;
-    await page.goto('/sign-up');
-    await page.getByLabel('Your name').fill('Olga Owner');
-    await page.getByLabel('E-mail address').fill(olga);
-    await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
-    await page.getByRole('button', { name: 'Create account' }).click();
-    await heading(page, 'Check your mail').waitFor();
-    await page.goto(await mailLink(olga, 'verify'));
-    await page.getByRole('link', { name: 'Continue' }).click();
-    await page.getByLabel('Name').fill('Night Owls');
-    await page.getByLabel('Address').fill(`owls-${Date.now().toString(36)}`);
-    await page.getByRole('button', { name: 'Create organisation' }).click();
-    await heading(page, 'No servers yet', 2).waitFor();
-    org = new URL(page.url()).pathname.split('/')[2];
+    await signUp(page, 'Olga Owner', olga);
+    org = await makeOrganisation(page, 'Night Owls', 'owls');
     server = await makeServer(page, org, 'Friday night', true);
     await makeServer(page, org, 'Not for friends', false);
     await page.getByTestId('server-row').nth(1).waitFor(); // by themselves

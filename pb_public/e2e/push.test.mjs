@@ -2,15 +2,13 @@
 // service worker by the DevTools protocol, as the browser would after it has decrypted it.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { axe, base, launch, mailLink, newAddress, newPage } from './browser.mjs';
+import { axe, base, launch, makeOrganisation, newAddress, newPage, signUp } from './browser.mjs';
 
 let browser;
 before(async () => {
   browser = await launch();
 });
 after(() => browser?.close());
-
-const heading = (page, name, level = 1) => page.getByRole('heading', { name, level });
 
 /** The id of the worker's registration, once it has one. */
 async function registration(devtools) {
@@ -48,19 +46,8 @@ test('T30 a push message is shown and leads to its page', { timeout: 180_000 }, 
 
   await t.test('somebody has an organisation', async () => {
     const email = newAddress('pia');
-    await page.goto('/sign-up');
-    await page.getByLabel('Your name').fill('Pia Push');
-    await page.getByLabel('E-mail address').fill(email);
-    await page.getByLabel('Password', { exact: true }).fill('a-long-password');
-    await page.getByRole('button', { name: 'Create account' }).click();
-    await heading(page, 'Check your mail').waitFor();
-    await page.goto(await mailLink(email, 'verify'));
-    await page.getByRole('link', { name: 'Continue' }).click();
-    await page.getByLabel('Name').fill('Push Owls');
-    await page.getByLabel('Address').fill(`push-${Date.now().toString(36)}`);
-    await page.getByRole('button', { name: 'Create organisation' }).click();
-    await heading(page, 'No servers yet', 2).waitFor();
-    org = new URL(page.url()).pathname.split('/')[2];
+    await signUp(page, 'Pia Push', email);
+    org = await makeOrganisation(page, 'Push Owls', 'push');
   });
 
   await t.test('the bell opens a panel, and what happens comes into it', async () => {

@@ -5,9 +5,19 @@ import { createServer } from 'node:http';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { axe, base, launch, mailLink, mails, newAddress, newPage } from './browser.mjs';
+import {
+  axe,
+  base,
+  launch,
+  mailLink,
+  mails,
+  makeOrganisation,
+  newAddress,
+  newPage,
+  PASSWORD,
+  signUp,
+} from './browser.mjs';
 
-const PASSWORD = 'a-long-password';
 const SECRET = 'a-client-secret-of-the-provider';
 const run = promisify(execFile);
 const program = fileURLToPath(new URL('../../bin/mambahost', import.meta.url));
@@ -123,19 +133,8 @@ test('T30 other ways to sign in, and back to a forgotten account', { timeout: 24
 
   await t.test('somebody else has an organisation', async () => {
     const { page, email } = ana;
-    await page.goto('/sign-up');
-    await page.getByLabel('Your name').fill('Ana Keller');
-    await page.getByLabel('E-mail address').fill(email);
-    await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
-    await page.getByRole('button', { name: 'Create account' }).click();
-    await heading(page, 'Check your mail').waitFor();
-    await page.goto(await mailLink(email, 'verify'));
-    await page.getByRole('link', { name: 'Continue' }).click();
-    await page.getByLabel('Name').fill('Many Ways');
-    await page.getByLabel('Address').fill(`ways-${Date.now().toString(36)}`);
-    await page.getByRole('button', { name: 'Create organisation' }).click();
-    await isIn(page);
-    org = new URL(page.url()).pathname.split('/')[2];
+    await signUp(page, 'Ana Keller', email);
+    org = await makeOrganisation(page, 'Many Ways', 'ways');
   });
 
   await t.test('signs in with a code by mail', async () => {

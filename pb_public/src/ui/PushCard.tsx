@@ -11,8 +11,8 @@ import { accountQuery, browsersQuery } from '@/stores/queries';
 import { t } from '@/texts';
 import { Ago } from './Ago';
 import { Card, Notice } from './Card';
+import classes from './Devices.module.css';
 import { Failure } from './Failure';
-import classes from './PushCard.module.css';
 import { toastDone } from './toast';
 import { useAct } from './useAct';
 
@@ -104,7 +104,7 @@ function Row({ one, list, here }: { one: PushBrowser; list: PushBrowsers; here: 
   });
   const Icon = device.handheld ? IconDeviceMobile : IconDeviceDesktop;
   return (
-    <li className={classes.row} data-here={here || undefined} data-testid="browser">
+    <li className={classes.row} data-current={here || undefined} data-testid="browser">
       <span className={classes.icon}>
         <Icon size={19} aria-hidden="true" />
       </span>

@@ -8,8 +8,8 @@ import { sessionsQuery } from '@/stores/queries';
 import { t } from '@/texts';
 import { Ago } from './Ago';
 import { Card } from './Card';
+import classes from './Devices.module.css';
 import { Failure } from './Failure';
-import classes from './SessionsCard.module.css';
 import { toastDone } from './toast';
 import { useAct } from './useAct';
 
