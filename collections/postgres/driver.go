@@ -51,6 +51,7 @@ type conn struct {
 	log     *slog.Logger
 	value   uint32 // OID of the type value
 	inTx    bool
+	kept    uint64 // how many statements the server was told to keep; their names
 }
 
 var (
@@ -70,12 +71,13 @@ func (c *conn) Close() error {
 	return c.pg.Close(ctx)
 }
 
-func (c *conn) Prepare(query string) (driver.Stmt, error) { return &stmt{c, query}, nil }
+func (c *conn) Prepare(query string) (driver.Stmt, error) {
+	return c.PrepareContext(context.Background(), query)
+}
 
-// PrepareContext keeps the text only: statements go out with their values in one round trip, and a
-// plan that is kept on the server would be wrong after a change of a collection.
+// PrepareContext says nothing to the server yet: which types the values have shows with the first of them.
 func (c *conn) PrepareContext(_ context.Context, query string) (driver.Stmt, error) {
-	return &stmt{c, query}, nil
+	return &stmt{c: c, query: query}, nil
 }
 
 func (c *conn) Begin() (driver.Tx, error) {
@@ -129,25 +131,6 @@ func (t *tx) Rollback() error {
 		return driver.ErrBadConn
 	}
 	return t.c.simple(context.Background(), "ROLLBACK")
-}
-
-type stmt struct {
-	c     *conn
-	query string
-}
-
-func (s *stmt) Close() error  { return nil }
-func (s *stmt) NumInput() int { return -1 }
-
-func (s *stmt) Exec([]driver.Value) (driver.Result, error) { return nil, driver.ErrSkip }
-func (s *stmt) Query([]driver.Value) (driver.Rows, error)  { return nil, driver.ErrSkip }
-
-func (s *stmt) ExecContext(ctx context.Context, a []driver.NamedValue) (driver.Result, error) {
-	return s.c.ExecContext(ctx, s.query, a)
-}
-
-func (s *stmt) QueryContext(ctx context.Context, a []driver.NamedValue) (driver.Rows, error) {
-	return s.c.QueryContext(ctx, s.query, a)
 }
 
 // CheckNamedValue turns a value into what SQLite would store: booleans are 1 and 0, bytes are text,
@@ -254,6 +237,11 @@ func (c *conn) run(ctx context.Context, query string, args []driver.NamedValue) 
 	if err == nil {
 		return out, nil
 	}
+	return nil, c.failed(ctx, query, parts, err)
+}
+
+// failed is what the caller hears of a statement that failed. The transaction goes on without it.
+func (c *conn) failed(ctx context.Context, query string, parts []dialect.Part, err error) error {
 	c.log.Debug("statement failed", "query", query, "sent", texts(parts), "error", err)
 	if c.inTx && !c.pg.IsClosed() && c.pg.TxStatus() == 'E' {
 		undo := c.pg.Exec(context.Background(), "ROLLBACK TO SAVEPOINT "+savepoint+"; RELEASE SAVEPOINT "+savepoint).Close()
@@ -265,9 +253,9 @@ func (c *conn) run(ctx context.Context, query string, args []driver.NamedValue) 
 	if c.inTx && Retryable(err) {
 		// PocketBase would try the statement again (core/db_retry.go:52) while the transaction holds
 		// what the other one waits for. Only the whole transaction can be run again (collections.Tx).
-		return nil, err
+		return err
 	}
-	return nil, translate(err)
+	return translate(err)
 }
 
 // texts are what was sent, for the log.

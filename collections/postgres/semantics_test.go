@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"database/sql"
 	"fmt"
 	"strings"
 	"testing"
@@ -202,6 +203,11 @@ func result(db *dbx.DB, sql string) string {
 		return "error: " + err.Error()
 	}
 	defer rows.Close()
+	return read(rows)
+}
+
+// read is what a query gave, as text.
+func read(rows *sql.Rows) string {
 	names, err := rows.Columns()
 	if err != nil {
 		return "error: " + err.Error()
