@@ -206,6 +206,7 @@ var sessionsDef = Definition{
 		{Name: "user", Kind: Text, Required: true, Max: 15},
 		{Name: "turn", Kind: Number, Doc: "number of the refresh token that is good now, from 1"},
 		{Name: "turned_at", Kind: Date, Required: true, Doc: "when that one was given"},
+		{Name: "turned_before", Kind: JSON, Max: 2 << 10, Doc: "when the ones before that were given, Unix milliseconds, newest first; only of the last half minute"},
 		{Name: "token_hash", Kind: Text, Required: true, Max: 64, Hidden: true, Doc: "SHA-256 of that one, hex"},
 		{Name: "current", Kind: Text, Max: 15, Doc: "id of the tenant that its access tokens name; empty: none"},
 		{Name: "method", Kind: Text, Max: 32, Doc: "how it was signed in: password, otp, oauth2, with +totp, +backup or +passkey; or passkey"},

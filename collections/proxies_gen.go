@@ -838,6 +838,12 @@ func (r *Session) TurnedAt() time.Time { return r.GetDateTime("turned_at").Time(
 // SetTurnedAt sets turned_at; see TurnedAt.
 func (r *Session) SetTurnedAt(v time.Time) { r.Set("turned_at", dateTime(v)) }
 
+// TurnedBefore decodes when the ones before that were given, Unix milliseconds, newest first; only of the last half minute into v.
+func (r *Session) TurnedBefore(v any) error { return r.UnmarshalJSONField("turned_before", v) }
+
+// SetTurnedBefore sets turned_before; see TurnedBefore.
+func (r *Session) SetTurnedBefore(v any) { r.Set("turned_before", v) }
+
 // TokenHash is SHA-256 of that one, hex.
 func (r *Session) TokenHash() string { return r.GetString("token_hash") }
 

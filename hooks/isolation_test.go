@@ -146,7 +146,7 @@ func TestT07_TheIsolationMatrix(t *testing.T) {
 	})
 	s.app.OnMailerSend().Bind(handler("mamba.test.mail", first, func(*core.MailerEvent) error { return nil }))
 	f := s.colonize()
-	people := s.crew()
+	people := append(s.crew(), s.between(f))
 	web := httptest.NewServer(s.mux)
 	t.Cleanup(web.Close)
 	told := &sink{}
@@ -286,6 +286,38 @@ func (s *settled) crew() (out []asker) {
 	intent := decode[struct{ Token string }](t, raw).Token
 	return append(out, asker{aStranger, stranger, false, false}, asker{nobody, "", false, false}, asker{"an intent token", intent, false, false},
 		asker{"a broken token", boss + "x", false, false}, asker{"a superuser", s.super, false, true})
+}
+
+// between is an API key of the demo's organisation whose maker is in the other one as well, and was told something there.
+func (s *settled) between(f *foreigner) asker {
+	t, demo := s.t, s.ids["/tenants/"]
+	t.Helper()
+	token := s.person("between@example.org")
+	u, err := s.app.FindAuthRecordByEmail("users", "between@example.org")
+	must(t, err)
+	boss, err := s.app.FindAuthRecordByEmail("users", "owner@demo.example")
+	must(t, err)
+	for tenant, owner := range map[string]string{demo: boss.Id, f.ids["/tenants/"]: f.user} {
+		row, err := collections.FindTenant(s.app, tenant)
+		must(t, err)
+		must(t, collections.Tx(s.app, []collections.Lock{tenancy.Lock(tenant), audit.Lock(tenant)}, func(tx core.App) error {
+			return s.Tenancy.Join(tx, access.Actor{Type: access.TypeUser, ID: owner, Name: "owner", Verified: true}, row, u.Id, tenancy.RoleAdmin)
+		}))
+	}
+	if status, _, raw := s.ask(f.token, f.ids["/tenants/"], "POST", "/api/v1/tenants/"+f.ids["/tenants/"]+"/keys", plain, `{"name":"`+foreignMark+` news","permissions":["server.read"]}`); status != 201 {
+		t.Fatalf("%d %s", status, raw)
+	}
+	collectionstest.Eventually(t, "he is told of it", func() bool {
+		_, _, raw := s.ask(token, "", "GET", "/api/v1/notifications", plain, "")
+		return strings.Contains(raw, foreignMark)
+	})
+	robot, err := json.Marshal(map[string]any{"name": "a key of one", "permissions": robotMay})
+	must(t, err)
+	status, _, raw := s.ask(token, demo, "POST", "/api/v1/tenants/"+demo+"/keys", plain, string(robot))
+	if status != 201 {
+		t.Fatalf("%d %s", status, raw)
+	}
+	return asker{"an API key of somebody who is in both", decode[struct{ Secret string }](t, raw).Secret, false, false}
 }
 
 // matrix asks and looks at what comes.

@@ -111,7 +111,7 @@ func TestAnAPIKeyDoesNotLookAfterAnAccount(t *testing.T) {
 	if rec := p.call("GET", "/api/v1/account", key, ""); rec.Code != 200 || !strings.Contains(rec.Body.String(), "alice@example.test") {
 		t.Errorf("%d %s", rec.Code, rec.Body)
 	}
-	for _, route := range []string{"GET /api/v1/account/sessions", "DELETE /api/v1/account/sessions/others", "DELETE /api/v1/account/sessions/current"} {
+	for _, route := range []string{"GET /api/v1/account/sessions", "DELETE /api/v1/account/sessions/others", "DELETE /api/v1/account/sessions/current"} { // hooks' T07 asks the rest
 		method, path, _ := strings.Cut(route, " ")
 		refused(t, p.call(method, path, key, ""), 403, "key_not_here")
 	}

@@ -39,6 +39,7 @@ func (p *panel) serveLimited(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.BindFunc(p.access.LoadSession)
 	r.BindFunc(p.access.Limit)
 	g := r.Group("/api/v1")
 	access.Door(g)
@@ -260,6 +261,28 @@ func TestTheGeneralLimit(t *testing.T) {
 		t.Errorf("%d of a network's passed", ok)
 	} else {
 		wantRefused(t, "a network", last, time.Minute)
+	}
+}
+
+// However a token is written, and when it is renewed, it is the same person's.
+func TestTheGeneralLimitIsOneForAllTokensOfASession(t *testing.T) {
+	t.Parallel()
+	p := limited(t, access.Config{TokenPace: 20, AddressPace: -1})
+	p.OnRecordAuthRequest("users").BindFunc(p.access.SignedIn)
+	p.user(t, "alice@example.test", true)
+	w := p.from("192.0.2.1:1", "POST", signIn, "", `{"identity":"alice@example.test","password":"correct horse battery"}`)
+	token := tokenIn(t, w).Token
+	cookie := w.Result().Cookies()[0]
+	renewed := p.from("192.0.2.1:1", "POST", sessions+"/refresh", "", `{"refresh_token":"`+cookie.Value+`"}`)
+	ok := 0
+	for i := range 100 {
+		header := []string{"", "Bearer ", "bearer ", "BeArEr ", "BEARER "}[i%5] + []string{token, tokenIn(t, renewed).Token}[i%2]
+		if w := p.from("192.0.2.1:1", "GET", "/api/v1/account", header, ""); w.Code != 429 {
+			ok++
+		}
+	}
+	if ok < 20 || ok > 41 { // a minute may turn
+		t.Errorf("%d of a session's passed", ok)
 	}
 }
 

@@ -154,7 +154,8 @@ func (p *pace) hear(m cluster.Message) {
 	}
 }
 
-// general is the limit of every request to the API: per token, or per network without one.
+// general is the limit of every request to the API: per session, API key or operator, or per network without one. A
+// token that is renewed or written in another way is the same holder's.
 func (d *Access) general(e *core.RequestEvent) error {
 	if !strings.HasPrefix(e.Request.URL.Path, "/api/") || e.Request.Context().Value(carried{}) != nil {
 		return nil
@@ -162,8 +163,10 @@ func (d *Access) general(e *core.RequestEvent) error {
 	key := d.bucket(limit{name: "a"}, network(e.RealIP()))
 	if k, ok := e.Get(keyKey).(keyed); ok && k.err == nil {
 		key = d.bucket(limit{name: "t"}, k.key.ID)
-	} else if token := e.Request.Header.Get("Authorization"); e.Auth != nil && token != "" {
-		key = d.bucket(limit{name: "t"}, token)
+	} else if b, ok := e.Get(sessionKey).(bearer); ok {
+		key = d.bucket(limit{name: "t"}, b.session)
+	} else if e.Auth != nil {
+		key = d.bucket(limit{name: "t"}, e.Auth.Id)
 	}
 	if wait := d.pace.take(key, time.Now()); wait > 0 {
 		return TooMany("too_many_requests", "That was a lot of requests. Please wait a moment and try again.", wait)

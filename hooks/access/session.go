@@ -6,9 +6,11 @@ import (
 	"database/sql"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,7 +30,8 @@ import (
 const (
 	AccessLife   = 15 * time.Minute
 	SessionLife  = 30 * 24 * time.Hour // from its last refresh
-	refreshGrace = 30 * time.Second    // a token that was turned in gets the same successor again: two tabs, a lost answer
+	refreshGrace = 30 * time.Second    // a token that was turned in gets its successor again: two tabs, a lost answer
+	maxGraced    = 32                  // turns within it that are remembered
 	maxSessions  = 50                  // of one person; the one that was used longest ago makes room
 )
 
@@ -235,11 +238,35 @@ func (d *Access) begin(tx core.App, user *core.Record, method string, e *core.Re
 
 // turn gives a session its next refresh token; false when somebody was quicker or has ended it.
 func (d *Access) turn(tx core.App, s *collections.Session, e *core.RequestEvent, now time.Time) (bool, error) {
+	turns, err := turnsOf(s)
+	if err != nil {
+		return false, err
+	}
+	if i := slices.IndexFunc(turns, func(at int64) bool { return !graced(at, now) }); i >= 0 {
+		turns = turns[:i]
+	}
+	before, err := json.Marshal(turns[:min(len(turns), maxGraced)])
+	if err != nil {
+		return false, fmt.Errorf("keep the turns of session %s: %w", s.Id, err)
+	}
 	return write(tx, s.Id, dbx.Params{
-		"turn": s.Turn() + 1, "token_hash": hashOf(d.refreshToken(s.Id, s.Turn()+1)), "turned_at": collections.Stamp(now), "expires_at": collections.Stamp(now.Add(SessionLife)),
+		"turn": s.Turn() + 1, "token_hash": hashOf(d.refreshToken(s.Id, s.Turn()+1)), "turned_at": collections.Stamp(now), "turned_before": string(before), "expires_at": collections.Stamp(now.Add(SessionLife)),
 		"address": cut(e.RealIP(), 64), "user_agent": cut(e.Request.UserAgent(), maxUserAgent),
 	}, dbx.HashExp{"turn": s.Turn()})
 }
+
+// turnsOf are the times at which the session's tokens were given, Unix milliseconds, the newest first: each is when the
+// one before it was turned in. Those that nobody asks for any more are left out.
+func turnsOf(s *collections.Session) ([]int64, error) {
+	var before []int64
+	if err := s.TurnedBefore(&before); err != nil {
+		return nil, fmt.Errorf("read the turns of session %s: %w", s.Id, err)
+	}
+	return append([]int64{s.TurnedAt().UnixMilli()}, before...), nil
+}
+
+// graced says whether a token that was turned in at a time (Unix milliseconds) may come once more.
+func graced(at int64, now time.Time) bool { return now.Sub(time.UnixMilli(at)) <= refreshGrace }
 
 // liveSessions lists the sessions of a person that are neither revoked nor over, the last used first.
 func liveSessions(app core.App, user string, now time.Time) ([]*collections.Session, error) {
@@ -425,14 +452,19 @@ func (d *Access) refresh(e *core.RequestEvent) error {
 		if err != nil {
 			return fmt.Errorf("find the account of session %s: %w", id, err)
 		}
+		turns, err := turnsOf(s)
+		if err != nil {
+			return err
+		}
 		newest := s.Turn()
+		back := newest - turn - 1 // how many tokens lie between it and the newest
 		switch {
 		case turn == newest:
 			if done, err := d.turn(tx, s, e, now); err != nil || !done {
 				return errors.Join(err, ended())
 			}
 			newest++
-		case turn == newest-1 && now.Sub(s.TurnedAt()) <= refreshGrace:
+		case back >= 0 && back < int64(len(turns)) && graced(turns[back], now): // it gets the newest: a browser keeps one for all its tabs
 		default: // older, so somebody else has it, too
 			stolen = true
 			return d.reused(tx, e, s, user, now)
