@@ -2600,7 +2600,7 @@ func (r *Notification) Channel() string { return r.GetString("channel") }
 // SetChannel sets channel; see Channel.
 func (r *Notification) SetChannel(v string) { r.Set("channel", v) }
 
-// Target is row of notification_channels or push_subscriptions; empty for app and email.
+// Target is row of notification_channels or push_subscriptions; former for a mail to the address before; else empty for app and email.
 func (r *Notification) Target() string { return r.GetString("target") }
 
 // SetTarget sets target; see Target.
@@ -2630,7 +2630,7 @@ func (r *Notification) Body() string { return r.GetString("body") }
 // SetBody sets body; see Body.
 func (r *Notification) SetBody(v string) { r.Set("body", v) }
 
-// Metadata decodes {server, link} into v.
+// Metadata decodes {server, link, org, rows, address} into v.
 func (r *Notification) Metadata(v any) error { return r.UnmarshalJSONField("metadata", v) }
 
 // SetMetadata sets metadata; see Metadata.

@@ -10,6 +10,8 @@ import (
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/mambahost/mamba/collections"
 )
 
 // issuer is an OpenID provider that lets in whoever comes with the right client secret.
@@ -104,6 +106,11 @@ func TestClientSecretsOfProvidersAreSealed(t *testing.T) {
 		quiet("the database "+when, storedOptions(t, h.app))
 	}
 	works("at first")
+	for _, kind := range []string{"account.password_changed", "account.email_changed"} { // he has signed up, and nothing else
+		if n, err := h.app.CountRecords(collections.Events, dbx.HashExp{"kind": kind}); err != nil || n != 0 {
+			t.Errorf("%s stands %d times among the events, %v", kind, n, err)
+		}
+	}
 	// Stored again as the dashboard does, with what it was shown.
 	status, shown := h.do("GET", "/api/collections/users", "")
 	collection := decode[map[string]any](t, shown)

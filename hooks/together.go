@@ -10,6 +10,7 @@ import (
 	"github.com/mambahost/mamba/hooks/access"
 	"github.com/mambahost/mamba/hooks/cluster"
 	"github.com/mambahost/mamba/hooks/events"
+	"github.com/mambahost/mamba/hooks/notify"
 	"github.com/mambahost/mamba/hooks/secrets"
 )
 
@@ -53,12 +54,15 @@ func (p *Panel) bindTogether() {
 	app.OnModelDeleteExecute().Bind(handler("mamba.cluster.delete", early, p.Cluster.ModelWritten))
 	accounts := []string{"users", core.CollectionNameSuperusers}
 	app.OnRecordUpdateExecute(accounts...).Bind(handler("mamba.events.account.update", early, func(e *core.RecordEvent) error {
-		original := e.Record.Original()
-		before, address, password := original.TokenKey(), original.Email(), original.GetString("password:hash")
-		if err := e.Next(); err != nil || before == e.Record.TokenKey() {
+		// As it is stored: a record that the same request has made does not know that.
+		before, err := e.App.FindRecordById(e.Record.Collection(), e.Record.Id)
+		if err != nil {
+			return fmt.Errorf("read the account %s before a change: %w", e.Record.Id, err)
+		}
+		if err := e.Next(); err != nil || before.TokenKey() == e.Record.TokenKey() {
 			return err
 		}
-		if err := p.accountChanged(e, address, password); err != nil {
+		if err := p.accountChanged(e, before); err != nil {
 			return err
 		}
 		if err := errors.Join(access.TokensVoided(e.App, e.Record.Id), p.Notify.TokensVoided(e.App, e.Record.Id)); err != nil {
@@ -93,15 +97,22 @@ func (p *Panel) forgetBrowsers(user string) {
 }
 
 // accountChanged keeps an event of a new password or address, in the transaction that stores it.
-func (p *Panel) accountChanged(e *core.RecordEvent, address, password string) error {
-	for kind, changed := range map[string]bool{
-		"account.password_changed": e.Record.GetString("password:hash") != password,
-		"account.email_changed":    e.Record.Email() != address,
+func (p *Panel) accountChanged(e *core.RecordEvent, before *core.Record) error {
+	known := map[string]any{}
+	if before.Verified() || before.IsSuperuser() {
+		known[notify.FormerAddress] = before.Email()
+	}
+	for kind, c := range map[string]struct {
+		changed bool
+		payload map[string]any
+	}{
+		"account.password_changed": {e.Record.GetString("password:hash") != before.GetString("password:hash"), map[string]any{}},
+		"account.email_changed":    {e.Record.Email() != before.Email(), known},
 	} {
-		if !changed {
+		if !c.changed {
 			continue
 		}
-		if err := p.Events.Emit(e.App, events.Event{Kind: kind, SubjectType: e.Record.Collection().Name, Subject: e.Record.Id, Payload: map[string]any{}}); err != nil {
+		if err := p.Events.Emit(e.App, events.Event{Kind: kind, SubjectType: e.Record.Collection().Name, Subject: e.Record.Id, Payload: c.payload}); err != nil {
 			return err
 		}
 	}

@@ -113,6 +113,31 @@ func (d *Access) UserDeleteRequest(e *core.RecordRequestEvent) error {
 	})
 }
 
+// PasswordResetConfirm is the handler of OnRecordConfirmPasswordResetRequest: whoever has the link of the mail is the account.
+func (d *Access) PasswordResetConfirm(e *core.RecordConfirmPasswordResetRequestEvent) error {
+	return d.byMail(e.RequestEvent, e.Record, "user.password_reset", e.Next)
+}
+
+// EmailChangeConfirm is the handler of OnRecordConfirmEmailChangeRequest; see PasswordResetConfirm.
+func (d *Access) EmailChangeConfirm(e *core.RecordConfirmEmailChangeRequestEvent) error {
+	return d.byMail(e.RequestEvent, e.Record, "user.email_change", e.Next)
+}
+
+// VerificationConfirm is the handler of OnRecordConfirmVerificationRequest; see PasswordResetConfirm. A link that is
+// opened again changes nothing.
+func (d *Access) VerificationConfirm(e *core.RecordConfirmVerificationRequestEvent) error {
+	if e.Record.Verified() {
+		return e.Next()
+	}
+	return d.byMail(e.RequestEvent, e.Record, "user.verify", e.Next)
+}
+
+func (d *Access) byMail(e *core.RequestEvent, r *core.Record, action string, next func() error) error {
+	return d.Witness(e, next, func() (*core.Record, audit.Entry) {
+		return r, audit.Entry{Action: action, ResourceType: r.Collection().Name, Resource: r.Id}
+	})
+}
+
 // restrain refuses what a customer must not set about an account and tidies what he may. Superusers
 // are held to the form only.
 func restrain(e *core.RecordRequestEvent) error {

@@ -39,9 +39,9 @@ func (noSealer) Open(core.App, string, secrets.Ref, string) ([]byte, error) { re
 const (
 	EventFactorEnabled   = "account.mfa_enabled"          // the first of a person
 	EventFactorDisabled  = "account.mfa_disabled"         // the last of a person is gone
-	EventTOTPEnabled     = "account.totp_enabled"         // an authenticator, whether or not there are passkeys
+	EventTOTPEnabled     = "account.totp_enabled"         // an authenticator, whether or not there are passkeys; details: first
 	EventTOTPDisabled    = "account.totp_disabled"        // the same
-	EventPasskeyAdded    = "account.passkey_added"        // details: name
+	EventPasskeyAdded    = "account.passkey_added"        // details: name, first
 	EventPasskeyRemoved  = "account.passkey_removed"      // details: name
 	EventPasskeyCloned   = "account.passkey_cloned"       // its counter went back: two have it; details: name
 	EventBackupCodeUsed  = "account.backup_code_used"     // details: left

@@ -282,7 +282,7 @@ func (d *Access) register(e *core.RequestEvent) error {
 		if row, err = storePasskey(tx, a.ID, name, made); err != nil {
 			return err
 		}
-		if err := d.noted(tx, a, "user.passkey_add", EventPasskeyAdded, map[string]any{"passkey": row.Id, "name": name}); err != nil {
+		if err := d.noted(tx, a, "user.passkey_add", EventPasskeyAdded, map[string]any{"passkey": row.Id, "name": name, "first": !before.any()}); err != nil {
 			return err
 		}
 		codes, err = d.factorGained(tx, a, before, now)

@@ -141,7 +141,7 @@ func (d *Access) confirmTOTP(e *core.RequestEvent) error {
 		if err := setFactor(tx, row.Id, dbx.Params{"confirmed_at": collections.Stamp(now)}); err != nil {
 			return err
 		}
-		if err := d.noted(tx, a, "user.totp_enable", EventTOTPEnabled, map[string]any{}); err != nil {
+		if err := d.noted(tx, a, "user.totp_enable", EventTOTPEnabled, map[string]any{"first": !before.any()}); err != nil {
 			return err
 		}
 		if err := prove(tx, a, now); err != nil {

@@ -97,7 +97,7 @@ var kinds = []*kind{
 
 	{Name: "member.joined", Group: "organisation", Title: "An invitation is accepted", Event: "member.joined", Permission: "member.invite", On: usually, Severity: info,
 		Subject: "{{.Actor}} joined {{.Tenant}}", Body: "{{.Actor}} has accepted the invitation to {{.Tenant}}.", Link: membersLink},
-	{Name: "member.role_changed", Group: "organisation", Title: "Your role changes", Event: "member.updated", To: concerned, Permission: "tenant.read", On: []string{App, Email}, Severity: info,
+	{Name: "member.role_changed", Group: "organisation", Title: "Your role changes", Event: "member.updated", To: concerned, On: []string{App, Email}, Severity: info,
 		Subject: "Your role in {{.Tenant}} was changed", Body: "{{.Actor}} has changed what you may do in {{.Tenant}}.", Link: orgLink},
 	{Name: "member.removed", Group: "organisation", Title: "You are removed from an organisation", Event: "member.removed", To: concerned, On: []string{App, Email}, Severity: warning,
 		Subject: "You are no longer a member of {{.Tenant}}", Body: "{{.Actor}} has removed you from {{.Tenant}}.", Link: "/"},
@@ -117,12 +117,16 @@ var kinds = []*kind{
 	account("account.new_sign_in", "A sign-in from a new place", "New sign-in to your account", "Your account was used from {{.P.address}}, with a device or network that it was not used from before ({{.P.device}}). If that was not you, end that session and choose a new password."),
 	account("account.refresh_reused", "A session was ended because its key came twice", "One of your sessions was ended", "A key that had been used up came again{{with .P.address}} from {{.}}{{end}}, so somebody else may have a copy. The session was ended. If you did not do this yourself, choose a new password."),
 	account("account.password_changed", "The password changes", "Your password was changed", "The password of your account was changed, and all other sessions were ended. If that was not you, ask for a new password at once."),
-	account("account.email_changed", "The address changes", "Your e-mail address was changed", "The e-mail address of your account was changed, and all other sessions were ended."),
+	account("account.email_changed", "The address changes", "Your e-mail address was changed", "The e-mail address of your account was changed, and all other sessions were ended. If that was not you, somebody else has your account: tell whoever runs {{.App}}."),
 	account("account.mfa_enabled", "Two-factor sign-in is switched on", "Two-factor sign-in is on", "Signing in to your account now needs a code as well."),
 	account("account.mfa_disabled", "Two-factor sign-in is switched off", "Two-factor sign-in is off", "Signing in to your account no longer needs a code. If that was not you, choose a new password and switch it on again."),
 	account("account.backup_code_used", "A backup code is used", "A backup code was used", "Somebody signed in to your account with one of its backup codes{{with .P.left}}; {{.}} are left{{end}}. If that was not you, choose a new password."),
-	account("account.passkey_added", "A passkey is added", "A passkey was added", "A passkey{{with .P.name}} named {{.}}{{end}} can now sign in to your account. If that was not you, remove it and choose a new password."),
+	account("account.backup_codes_renewed", "New backup codes are made", "New backup codes were made", "New backup codes were made for your account; those from before are void. If that was not you, choose a new password and make new ones."),
+	unlessFirst(account("account.totp_enabled", "An authenticator is added", "An authenticator was added", "An authenticator app can now sign in to your account beside your passkeys. If that was not you, remove it and choose a new password.")),
+	account("account.totp_disabled", "The authenticator is removed", "The authenticator was removed", "The authenticator app can no longer sign in to your account. If that was not you, choose a new password and add it again."),
+	unlessFirst(account("account.passkey_added", "A passkey is added", "A passkey was added", "A passkey{{with .P.name}} named {{.}}{{end}} can now sign in to your account. If that was not you, remove it and choose a new password.")),
 	account("account.passkey_removed", "A passkey is removed", "A passkey was removed", "A passkey{{with .P.name}} named {{.}}{{end}} can no longer sign in to your account."),
+	account("account.passkey_cloned", "A passkey seems to be copied", "A passkey was refused", "The passkey{{with .P.name}} named {{.}}{{end}} counts its uses otherwise than it should, so somebody may have a copy. It was refused. Remove it, and choose a new password if you do not know why."),
 	account("account.key_made", "A personal API key is made", "A new API key for your account", "An API key{{with .P.name}} named {{.}}{{end}} was made for your account. If that was not you, revoke it and choose a new password."),
 
 	{Name: "node.incident", Group: "operation", Title: "Something is wrong that customers notice", Event: "incident.opened", When: severe(true), To: operators, On: everywhere, Severity: critical, OwnToo: true,
@@ -137,6 +141,12 @@ var kinds = []*kind{
 func account(event, title, subject, body string) *kind {
 	return &kind{Name: event, Group: "security", Title: title, Event: event, To: concerned, On: []string{App, Email, Push}, Severity: warning, Security: true, OwnToo: true,
 		Subject: subject, Body: body, Link: accountLink}
+}
+
+// unlessFirst is for what switches two-factor sign-in on with the first: that is told already.
+func unlessFirst(k *kind) *kind {
+	k.When = flag("first", false)
+	return k
 }
 
 func severe(want bool) func(map[string]any) bool {

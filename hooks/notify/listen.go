@@ -54,6 +54,7 @@ type draft struct {
 	event               events.Stored
 	subject, body, link string
 	server, org         string
+	former              string // confirmed address of the account until the event; it is told by mail as well
 }
 
 func (n *Notify) announce(ctx context.Context, k *kind, e events.Stored, payload map[string]any) error {
@@ -63,6 +64,7 @@ func (n *Notify) announce(ctx context.Context, k *kind, e events.Stored, payload
 		return err
 	}
 	d := draft{k: k, event: e, server: f.ServerID, org: f.Tenant}
+	d.former, _ = payload[FormerAddress].(string)
 	if d.subject, d.body, d.link, err = k.write(f); err != nil {
 		return err
 	}
@@ -209,6 +211,9 @@ func (n *Notify) give(tx core.App, to recipient, d draft) error {
 		if err != nil {
 			return err
 		}
+		if channel == Email && d.former != "" {
+			targets = append(targets, toFormer)
+		}
 		for _, target := range targets {
 			if err := n.make(tx, to, channel, target, d); err != nil {
 				return err
@@ -269,7 +274,11 @@ func (n *Notify) make(tx core.App, to recipient, channel, target string, d draft
 	if err != nil || known > 0 {
 		return err
 	}
-	row, err := n.newRow(to, channel, target, key, d.k, d.subject, d.body, metadata{Server: d.server, Link: d.link, Org: d.org})
+	m := metadata{Server: d.server, Link: d.link, Org: d.org}
+	if target == toFormer {
+		m.Address = d.former
+	}
+	row, err := n.newRow(to, channel, target, key, d.k, d.subject, d.body, m)
 	if err != nil {
 		return err
 	}

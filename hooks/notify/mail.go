@@ -46,7 +46,11 @@ func (n *Notify) sendMail(row *collections.Notification) error {
 		return fmt.Errorf("the sender's address %q is none", meta.SenderAddress)
 	}
 	base := n.appURL()
-	data := map[string]string{"App": meta.AppName, "Subject": row.Subject(), "Body": row.Body(), "Link": base + metadataOf(row).Link, "Settings": base + settingsLink}
+	m, to := metadataOf(row), who.Email()
+	if row.Target() == toFormer {
+		to = m.Address
+	}
+	data := map[string]string{"App": meta.AppName, "Subject": row.Subject(), "Body": row.Body(), "Link": base + m.Link, "Settings": base + settingsLink}
 	var page, lines bytes.Buffer
 	if err := noticePage().Execute(&page, data); err != nil {
 		return err
@@ -55,7 +59,7 @@ func (n *Notify) sendMail(row *collections.Notification) error {
 		return err
 	}
 	return n.cfg.App.NewMailClient().Send(&mailer.Message{
-		From: mail.Address{Name: meta.SenderName, Address: meta.SenderAddress}, To: []mail.Address{{Address: who.Email()}},
+		From: mail.Address{Name: meta.SenderName, Address: meta.SenderAddress}, To: []mail.Address{{Address: to}},
 		Subject: row.Subject(), HTML: page.String(), Text: lines.String(),
 		Headers: map[string]string{"Message-ID": "<" + row.Id + ".notice@" + host + ">", "List-Unsubscribe": "<" + base + settingsLink + ">", "Auto-Submitted": "auto-generated"},
 	})

@@ -182,12 +182,21 @@ func actorOf(r *core.Record) access.Actor {
 	return access.Actor{Type: access.TypeUser, ID: r.Id, Email: r.Email(), Name: r.GetString("name"), Verified: r.Verified()}
 }
 
+// FormerAddress is the key, in the payload of an event about an account, of an address that was the account's and
+// confirmed until then. Who lost his account learns of it there.
+const FormerAddress = "former_address"
+
+// toFormer is the target of a mail to that address.
+const toFormer = "former"
+
 // metadata of a notice.
 type metadata struct {
 	Server string   `json:"server,omitempty"`
 	Link   string   `json:"link,omitempty"` // path in the web app
 	Rows   []string `json:"rows,omitempty"` // of a gathered message: the notices that are in it
 	Org    string   `json:"org,omitempty"`  // name of the organisation, as it was then
+
+	Address string `json:"address,omitempty"` // of a mail to toFormer
 }
 
 func metadataOf(row *collections.Notification) (m metadata) {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/mambahost/mamba/collections"
 	"github.com/mambahost/mamba/collections/collectionstest"
+	"github.com/mambahost/mamba/hooks/access"
 	"github.com/mambahost/mamba/hooks/events"
 	"github.com/mambahost/mamba/hooks/jobs"
 	"github.com/mambahost/mamba/hooks/tenancy"
@@ -525,10 +526,26 @@ func TestEveryKindIsWhole(t *testing.T) {
 			t.Errorf("%s would tell every member", k.Name)
 		}
 	}
-	for _, event := range []string{"account.new_sign_in", "account.refresh_reused", "account.password_changed", "account.mfa_enabled", "account.mfa_disabled", "account.backup_code_used", "account.passkey_added", "account.passkey_removed", "account.key_made", "tenant.key_made"} {
+	for _, event := range []string{"account.new_sign_in", "account.refresh_reused", "account.password_changed", "account.email_changed", "account.key_made", "tenant.key_made", access.EventFactorEnabled, access.EventFactorDisabled, access.EventTOTPEnabled,
+		access.EventTOTPDisabled, access.EventPasskeyAdded, access.EventPasskeyRemoved, access.EventPasskeyCloned, access.EventBackupCodeUsed, access.EventBackupCodesMade} {
 		if k := kindOf(event); k == nil || k.Event != event {
 			t.Errorf("nobody is told of %s", event)
 		}
+	}
+}
+
+// A role for one server is no role in the organisation, and his all the same.
+func TestAChangeOfAFriendsRoleIsTold(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, nil)
+	owner, friend := h.person("owner"), h.person("friend")
+	tenant := h.tenant(owner, "Acme")
+	h.join(tenant, friend, tenancy.RoleSupport, h.server(tenant, "lobby"))
+	h.start()
+	h.emit(events.Event{Kind: "member.updated", Tenant: tenant, SubjectType: "users", Subject: friend.Id, Actor: owner.Id, ActorType: "user", ActorName: "owner"})
+	h.settled()
+	if n := len(h.mails.To(friend.Email())); n != 1 {
+		t.Errorf("he got %d mails", n)
 	}
 }
 

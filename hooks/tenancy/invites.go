@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/mail"
+	"slices"
 	"strings"
 	"time"
 
@@ -270,13 +271,70 @@ func (t *Tenancy) revokeInvite(e *core.RequestEvent) error {
 		if err != nil {
 			return 0, nil, err
 		}
-		v.SetRevokedAt(time.Now())
-		if err := permit.Save(tx, v); err != nil {
-			return 0, nil, fmt.Errorf("take back the invite %s: %w", v.Id, err)
+		if err := t.covers(tx, a, row.Id, v.Role()); err != nil {
+			return 0, nil, err
 		}
-		return http.StatusNoContent, nil, t.tell(tx, a, row.Id, notice{action: "invite.revoke", kind: "member.invite_revoked", about: collections.Invites, subject: v.Id,
-			message: "invite", gone: true, details: map[string]any{"email": v.Email()}})
+		return http.StatusNoContent, nil, t.takeBack(tx, a, v, map[string]any{"email": v.Email()})
 	})
+}
+
+func (t *Tenancy) takeBack(tx core.App, a access.Actor, v *collections.Invite, details map[string]any) error {
+	v.SetRevokedAt(time.Now())
+	if err := permit.Save(tx, v); err != nil {
+		return fmt.Errorf("take back the invite %s: %w", v.Id, err)
+	}
+	return t.tell(tx, a, v.Tenant(), notice{action: "invite.revoke", kind: "member.invite_revoked", about: collections.Invites, subject: v.Id, message: "invite", gone: true, details: details})
+}
+
+// backed says whether whoever made an invite could still make it: an invite gives nobody what its maker has lost.
+func (t *Tenancy) backed(app core.App, v *collections.Invite) (bool, error) {
+	s, member, err := t.standing(app, v.InvitedBy(), v.Tenant())
+	if err != nil {
+		return false, err
+	}
+	if !member {
+		_, err := app.FindRecordById(core.CollectionNameSuperusers, v.InvitedBy()) // operators are no members
+		if errors.Is(err, sql.ErrNoRows) {
+			return false, nil
+		}
+		return err == nil, err
+	}
+	held, err := heldBy(app, v.Role())
+	if err != nil {
+		return false, err
+	}
+	return s.wide["member.invite"] && !slices.ContainsFunc(held, func(p string) bool { return !s.wide[p] }), nil
+}
+
+// stillBacked is 404 for an invite that is not backed.
+func (t *Tenancy) stillBacked(app core.App, v *collections.Invite) error {
+	ok, err := t.backed(app, v)
+	if err == nil && !ok {
+		return noInvite()
+	}
+	return err
+}
+
+// dropInvites takes back the open invites of somebody which he could not make any more.
+func (t *Tenancy) dropInvites(tx core.App, a access.Actor, tenant, user string) error {
+	rows, err := collections.Every[collections.Invite](tx, collections.Invites, "id", 0,
+		dbx.HashExp{"tenant": tenant, "invited_by": user, "accepted_at": "", "revoked_at": ""}, dbx.NewExp("[[expires_at]] > {:now}", dbx.Params{"now": collections.Stamp(time.Now())}))
+	if err != nil {
+		return fmt.Errorf("list the invites of %s: %w", user, err)
+	}
+	for _, v := range rows {
+		ok, err := t.backed(tx, v)
+		if err != nil {
+			return err
+		}
+		if ok {
+			continue
+		}
+		if err := t.takeBack(tx, a, v, map[string]any{"email": v.Email(), "invited_by": user}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // resendInvite mails an open invite once more and gives it its whole time again.
@@ -284,6 +342,9 @@ func (t *Tenancy) resendInvite(e *core.RequestEvent) error {
 	return t.command(e, "member.invite", nil, nil, func(tx core.App, a access.Actor, row *collections.Tenant) (int, any, error) {
 		v, err := openInvite(tx, row.Id, e.Request.PathValue("invite"), time.Now())
 		if err != nil {
+			return 0, nil, err
+		}
+		if err := t.covers(tx, a, row.Id, v.Role()); err != nil {
 			return 0, nil, err
 		}
 		if since := time.Since(v.Updated()); since < resendAfter {
@@ -364,6 +425,9 @@ func (t *Tenancy) preview(e *core.RequestEvent) error {
 	if len(list) == 0 {
 		return noInvite()
 	}
+	if err := t.stillBacked(e.App, v); err != nil {
+		return err
+	}
 	i := list[0]
 	return e.JSON(http.StatusOK, Preview{Email: i.Email, TenantName: tenant.Name(), RoleName: i.RoleName, ServerName: i.ServerName, InvitedBy: i.InvitedBy, Expires: i.Expires})
 }
@@ -422,6 +486,9 @@ func (t *Tenancy) accept(e *core.RequestEvent) error {
 		}
 		if !isOpen(v, time.Now()) {
 			return 0, nil, noInvite()
+		}
+		if err := t.stillBacked(tx, v); err != nil {
+			return 0, nil, err
 		}
 		if err := t.cfg.Confirm(tx, a); err != nil {
 			return 0, nil, err

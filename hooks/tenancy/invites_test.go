@@ -168,6 +168,67 @@ func TestAnInviteEnds(t *testing.T) {
 	mail.accept(h, guest)(t, "into what is being deleted", 404, `"invite_not_found"`)
 }
 
+// An invite gives nobody what its maker has lost since, and only who may as much touches it.
+func TestAnInviteEndsWithTheRightsOfItsMaker(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	next := h.mails(t)
+	guest := h.person(t, "guest", true)
+	made := 0
+	invited := func(by person, role string) letter {
+		t.Helper()
+		made++
+		h.invite(t, by, `{"email":"guest@example.test","role":"`+role+`"}`)
+		return next("guest@example.test", made)
+	}
+	open := func() int {
+		t.Helper()
+		n, err := h.CountRecords(collections.Invites, dbx.HashExp{"tenant": h.tenant, "revoked_at": "", "accepted_at": ""})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return int(n)
+	}
+	roles := h.path("/roles")
+	rec := h.call("POST", roles, h.owner.token, `{"name":"HR","permissions":["tenant.read","member.invite","member.update"]}`)
+	var role struct{ ID string }
+	if err := json.Unmarshal(rec.Body.Bytes(), &role); err != nil || rec.Code != 201 {
+		t.Fatalf("%d %s", rec.Code, rec.Body)
+	}
+	want(t, "the role", h.call("PATCH", h.path("/members/"+h.support.Id), h.owner.token, `{"role":"`+role.ID+`"}`), 200)
+
+	mail := invited(h.admin, "ADMIN")
+	h.age(t, mail.id, "updated", -time.Hour)
+	want(t, "sent again by who may less", h.call("POST", h.path("/invites/"+mail.id+"/resend"), h.support.token, "{}"), 403, "role_beyond_yours")
+	want(t, "taken back by who may less", h.call("DELETE", h.path("/invites/"+mail.id), h.support.token, ""), 403, "role_beyond_yours")
+	kept := h.invite(t, h.owner, `{"email":"other@example.test","role":"ADMIN"}`)
+	h.ledger.take()
+	want(t, "the maker is an admin no more", h.call("PATCH", h.path("/members/"+h.admin.Id), h.owner.token, `{"role":"MEMBER"}`), 200)
+	mail.accept(h, guest)(t, "after that", 404, `"invite_not_found"`)
+	if said := h.ledger.take(); !strings.Contains(said, "invite.revoke") || open() != 1 {
+		t.Errorf("%d are open; written: %s", open(), said)
+	}
+
+	want(t, "an admin again", h.call("PATCH", h.path("/members/"+h.admin.Id), h.owner.token, `{"role":"ADMIN"}`), 200)
+	mail.accept(h, guest)(t, "an invite that was taken back stays so", 404, `"invite_not_found"`)
+	mail = invited(h.admin, "ADMIN")
+	want(t, "removed", h.call("DELETE", h.path("/members/"+h.admin.Id), h.owner.token, ""), 204)
+	mail.accept(h, guest)(t, "after his removal", 404, `"invite_not_found"`)
+	if n := open(); n != 1 {
+		t.Errorf("%d are open", n)
+	}
+
+	mail = invited(h.support, role.ID) // to his own role
+	want(t, "the role loses a permission", h.call("PATCH", roles+"/"+role.ID, h.owner.token, `{"permissions":["tenant.read","member.update"]}`), 200)
+	want(t, "what it is for", h.call("POST", "/api/v1/invites/"+mail.id+"/preview", "", `{"token":"`+mail.token+`"}`), 404, `"invite_not_found"`)
+	mail.accept(h, guest)(t, "by a role that may not invite", 404, `"invite_not_found"`)
+	want(t, "the role has it again", h.call("PATCH", roles+"/"+role.ID, h.owner.token, `{"permissions":["tenant.read","member.invite","member.update"]}`), 200)
+	mail.accept(h, guest)(t, "by a role that may", 200)
+	if list := h.call("GET", h.path("/invites"), h.owner.token, ""); !strings.Contains(list.Body.String(), kept.ID) {
+		t.Errorf("the owner's is gone: %s", list.Body)
+	}
+}
+
 // age moves a time of an invite.
 func (h *house) age(t *testing.T, id, column string, by time.Duration) {
 	t.Helper()

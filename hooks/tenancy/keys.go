@@ -313,7 +313,11 @@ func (t *Tenancy) tellKey(tx core.App, a access.Actor, tenant, action, kind stri
 	if err != nil {
 		return fmt.Errorf("audit %s of %s: %w", action, v.ID, err)
 	}
-	err = t.cfg.Events.Emit(tx, events.Event{Kind: kind, Tenant: tenant, SubjectType: collections.APIKeies, Subject: v.ID, Actor: a.ID, ActorType: a.Type, ActorName: a.Name,
+	about, subject := collections.APIKeies, v.ID
+	if tenant == "" {
+		about, subject = "users", a.ID // what happens to an account is told to whose it is
+	}
+	err = t.cfg.Events.Emit(tx, events.Event{Kind: kind, Tenant: tenant, SubjectType: about, Subject: subject, Actor: a.ID, ActorType: a.Type, ActorName: a.Name,
 		Payload: map[string]any{"key": v.ID, "name": v.Name, "user": a.ID, "address": a.Address}})
 	if err != nil {
 		return fmt.Errorf("keep the event %s of %s: %w", kind, v.ID, err)

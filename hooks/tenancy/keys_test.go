@@ -201,7 +201,7 @@ func TestAPIKeysAreListedRevokedAndWrittenDown(t *testing.T) {
 		}
 	}
 	own := h.keyed(t, h.admin, mine, "", "server.read")
-	if lines = h.ledger.take(); !strings.Contains(lines, "account.key_make tenant= ") || !strings.Contains(lines, "event account.key_made tenant= subject="+own.ID) {
+	if lines = h.ledger.take(); !strings.Contains(lines, "account.key_make tenant= ") || !strings.Contains(lines, "event account.key_made tenant= subject="+h.admin.Id) {
 		t.Errorf("%s", lines)
 	}
 	for _, secret := range []string{shared.Secret, own.Secret} {

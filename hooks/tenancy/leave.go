@@ -70,16 +70,5 @@ func (t *Tenancy) leave(tx core.App, a access.Actor, m *collections.TenantMember
 	if err != nil {
 		return err
 	}
-	for _, b := range bindings {
-		if err := permit.Delete(tx, b); err != nil {
-			return fmt.Errorf("take the roles of member %s: %w", m.Id, err)
-		}
-	}
-	if err := permit.Delete(tx, m); err != nil {
-		return fmt.Errorf("remove member %s: %w", m.Id, err)
-	}
-	if _, err := t.cfg.Keys.RevokeKeys(tx, m.Tenant(), m.User(), access.KeyLeft); err != nil {
-		return err
-	}
-	return t.tellMember(tx, a, m, "member.leave", "member.left", map[string]any{"account": "deleted"}, true)
+	return t.part(tx, a, m, bindings, "member.leave", "member.left", map[string]any{"account": "deleted"})
 }

@@ -352,6 +352,9 @@ func (t *Tenancy) setRole(tx core.App, a access.Actor, m *collections.TenantMemb
 			return err
 		}
 	}
+	if err := t.dropInvites(tx, a, m.Tenant(), m.User()); err != nil {
+		return err
+	}
 	return t.tellMember(tx, a, m, "member.update", "member.updated", change, false)
 }
 
@@ -404,24 +407,31 @@ func (t *Tenancy) removeMember(e *core.RequestEvent) error {
 				return 0, nil, err
 			}
 		}
-		for _, b := range bindings {
-			if err := permit.Delete(tx, b); err != nil {
-				return 0, nil, fmt.Errorf("take the roles of member %s: %w", m.Id, err)
-			}
-		}
-		if err := permit.Delete(tx, m); err != nil {
-			return 0, nil, fmt.Errorf("remove member %s: %w", m.Id, err)
-		}
-		// Should he come back one day, what he had made before does not.
-		if _, err := t.cfg.Keys.RevokeKeys(tx, row.Id, user, access.KeyLeft); err != nil {
-			return 0, nil, err
-		}
 		action, kind := "member.remove", "member.removed"
 		if leaves {
 			action, kind = "member.leave", "member.left"
 		}
-		return http.StatusNoContent, nil, t.tellMember(tx, a, m, action, kind, map[string]any{}, true)
+		return http.StatusNoContent, nil, t.part(tx, a, m, bindings, action, kind, map[string]any{})
 	})
+}
+
+// part ends a membership with all that rests on it. Should the person come back one day, what he had made does not.
+func (t *Tenancy) part(tx core.App, a access.Actor, m *collections.TenantMember, bindings []*collections.RoleBinding, action, kind string, details map[string]any) error {
+	for _, b := range bindings {
+		if err := permit.Delete(tx, b); err != nil {
+			return fmt.Errorf("take the roles of member %s: %w", m.Id, err)
+		}
+	}
+	if err := permit.Delete(tx, m); err != nil {
+		return fmt.Errorf("remove member %s: %w", m.Id, err)
+	}
+	if _, err := t.cfg.Keys.RevokeKeys(tx, m.Tenant(), m.User(), access.KeyLeft); err != nil {
+		return err
+	}
+	if err := t.dropInvites(tx, a, m.Tenant(), m.User()); err != nil {
+		return err
+	}
+	return t.tellMember(tx, a, m, action, kind, details, true)
 }
 
 // transfer makes another member the owner; who was it becomes an admin.
