@@ -151,7 +151,10 @@ var unwritten = map[string]string{
 	"POST /api/collections/users/request-verification":   "a mail",
 	"POST /api/collections/users/request-password-reset": "a mail",
 	"POST /api/collections/users/request-email-change":   "a mail",
-	"DELETE /api/collections/_authOrigins/records/{row}": "written by the same handler as _externalAuths; the panel makes none",
+	"DELETE /api/collections/_authOrigins/records/{row}": "there are none, which is looked at below; they would be written as _externalAuths are",
+	"POST /api/files/token":                              "a token for files that are protected, of which there are none",
+	"POST /api/oauth2-redirect":                          "a provider's answer on its way to the browser",
+	"POST /api/batch":                                    "it is switched off",
 	"POST /api/collections/users/impersonate/{user}":     "it is refused",
 	"POST /api/realtime":                                 "what a browser listens to",
 }
