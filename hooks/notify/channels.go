@@ -186,6 +186,9 @@ func (n *Notify) addChannel(e *core.RequestEvent, o owner) error {
 		if err != nil {
 			return err
 		}
+		if err := n.hush(tx, o, row); err != nil {
+			return err
+		}
 		row.SetUser(o.user)
 		row.SetTenant(o.tenant)
 		row.SetKind(Discord)
