@@ -366,6 +366,7 @@ func (p *Panel) bindHooks() {
 			return p.Tenancy.Scope(app, user, tenant)
 		})
 	}))
+	app.OnRecordAuthWithOAuth2Request("users").Bind(handler("mamba.access.user.provider", early, p.Access.ProviderSignIn))
 	app.OnRecordCreateRequest("users").Bind(handler("mamba.access.user.create", early, p.Access.UserCreateRequest))
 	app.OnRecordUpdateRequest("users").Bind(handler("mamba.access.user.update", early, p.Access.UserUpdateRequest))
 	app.OnRecordDeleteRequest("users").Bind(handler("mamba.access.user.delete", early, p.Access.UserDeleteRequest))
