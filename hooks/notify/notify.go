@@ -240,6 +240,13 @@ func (n *Notify) Prune(tx core.App, now time.Time) error {
 			return fmt.Errorf("prune %s: %w", table, err)
 		}
 	}
+	for _, account := range []string{forUser, forOperator} { // one that was made while its account was deleted
+		_, err := tx.NonconcurrentDB().NewQuery(`DELETE FROM {{notifications}} WHERE [[account]] = {:account}
+			AND NOT EXISTS (SELECT 1 FROM {{` + account + `}} [[a]] WHERE [[a.id]] = {{notifications}}.[[user]])`).Bind(map[string]any{"account": account}).Execute()
+		if err != nil {
+			return fmt.Errorf("prune the notices of accounts that are gone: %w", err)
+		}
+	}
 	_, err := tx.NonconcurrentDB().NewQuery(`DELETE FROM {{notification_mutes}} WHERE NOT EXISTS (SELECT 1 FROM {{servers}} [[s]] WHERE [[s.id]] = {{notification_mutes}}.[[server]])`).Execute()
 	if err != nil {
 		return fmt.Errorf("prune the mutes of servers that are gone: %w", err)
