@@ -42,6 +42,7 @@ type Servers interface {
 
 // Samples is metering.Metering.
 type Samples interface {
+	Count(ctx context.Context, tenant string) (int64, error)
 	Forget(ctx context.Context, tenant string) (int64, error)
 }
 
