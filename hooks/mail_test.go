@@ -1,6 +1,7 @@
 package hooks
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -40,6 +41,7 @@ func newSilent(t *testing.T, greeting string) *silent {
 	must(t, err)
 	s := &silent{Listener: l}
 	var wg sync.WaitGroup
+	ctx, cancel := context.WithCancel(context.Background()) // or a test that fails would not end
 	wg.Go(func() {
 		for {
 			conn, err := l.Accept()
@@ -51,12 +53,13 @@ func newSilent(t *testing.T, greeting string) *silent {
 			wg.Go(func() {
 				defer s.open.Add(-1)
 				defer conn.Close()
+				defer context.AfterFunc(ctx, func() { conn.Close() })()
 				_, _ = io.WriteString(conn, greeting)
 				_, _ = io.Copy(io.Discard, conn) // until the other side has had enough
 			})
 		}
 	})
-	t.Cleanup(func() { l.Close(); wg.Wait() })
+	t.Cleanup(func() { l.Close(); cancel(); wg.Wait() })
 	return s
 }
 
