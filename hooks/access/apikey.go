@@ -172,13 +172,17 @@ func comesFrom(row *collections.APIKey, address string) error {
 	return Forbidden("key_address", fmt.Sprintf("This API key cannot be used from your address, %s.", cut(address, 64)))
 }
 
+// personal begins the paths of what is a person's, whatever organisation he is in: no permission covers it, so no key is
+// given it.
+var personal = []string{"/api/v1/account", "/api/v1/notifications"}
+
 // keyActor is who makes a request with an API key.
 func keyActor(e *core.RequestEvent, k keyed) (Actor, error) {
 	if k.err != nil {
 		return Actor{}, k.err
 	}
 	method, path, _ := strings.Cut(e.Request.Pattern, " ")
-	if strings.HasPrefix(path, "/api/v1/account") && (method != "GET" || path != "/api/v1/account") {
+	if slices.ContainsFunc(personal, func(p string) bool { return strings.HasPrefix(path, p) }) && (method != "GET" || path != "/api/v1/account") {
 		return Actor{}, Forbidden("key_not_here", "An API key cannot look after an account. Please sign in for this.")
 	}
 	a, err := actorOf(e, k.user)
