@@ -50,7 +50,7 @@ const (
 )
 
 func (c *Compliance) handleExport() {
-	c.Jobs.Handle(exportJob, jobs.Options{MaxAttempts: 4, BackoffMin: 5 * time.Second, BackoffMax: 5 * time.Minute, Timeout: time.Hour}, c.export, c.exportGivenUp)
+	c.Jobs.Handle(exportJob, jobs.Options{MaxAttempts: 4, BackoffMin: 5 * time.Second, BackoffMax: 5 * time.Minute, Timeout: time.Hour, AtOnce: 2}, c.export, c.exportGivenUp)
 	c.Jobs.Cron("compliance.expire", "20 * * * *", jobs.Skip, c.Expire)
 }
 

@@ -158,7 +158,7 @@ func New(c Config) (*Notify, error) {
 		k.mustParse()
 	}
 	c.Events.On("*", listenerName, n.Listen)
-	c.Jobs.Handle(deliverJob, jobs.Options{MaxAttempts: 8, BackoffMin: c.Retry, BackoffMax: time.Hour, Timeout: time.Minute}, n.deliver, n.giveUp)
+	c.Jobs.Handle(deliverJob, jobs.Options{MaxAttempts: 8, BackoffMin: c.Retry, BackoffMax: time.Hour, Timeout: time.Minute, AtOnce: 3}, n.deliver, n.giveUp)
 	c.Jobs.Handle(digestJob, jobs.Options{MaxAttempts: 8, BackoffMin: c.Retry, BackoffMax: time.Hour, Timeout: time.Minute}, n.digest, nil)
 	return n, nil
 }
