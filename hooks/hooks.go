@@ -387,6 +387,7 @@ func (p *Panel) bindHooks() {
 	app.OnRecordAfterCreateSuccess(collections.RolePermissions).Bind(handler("mamba.events.role.create", early, p.roleChanged))
 	app.OnRecordAfterDeleteSuccess(collections.RolePermissions).Bind(handler("mamba.events.role.delete", early, p.roleChanged))
 	app.OnRecordUpdateExecute(collections.Tenants).Bind(handler("mamba.events.tenant.update", early, p.tenantChanged))
+	app.OnMailerSend().Bind(handler("mamba.mail.send", last, p.sendMail))
 	app.OnTerminate().Bind(handler("mamba.terminate", first, func(e *core.TerminateEvent) error {
 		p.Stop()
 		return e.Next()

@@ -97,7 +97,7 @@ func (n *Notify) withTenant(e *core.RequestEvent, fn func(*core.RequestEvent, ow
 // still asks inside of a transaction whether the owner is still the actor's to manage.
 func (n *Notify) still(tx core.App, o owner) error {
 	if o.tenant == "" {
-		return nil
+		return o.by.Still(tx)
 	}
 	return n.cfg.Tenancy.Can(tx, o.by, managing, tenancy.Resource{Tenant: o.tenant})
 }
