@@ -506,6 +506,7 @@ func (p *Panel) bindRoutes(e *core.ServeEvent) {
 	e.Router.Bind(handler("mamba.access.session", afterToken, p.Access.LoadSession))
 	e.Router.Bind(handler("mamba.access.key", afterToken, p.Access.LoadKey))
 	e.Router.Bind(handler("mamba.access.limit", afterLimits, p.Access.Limit))
+	e.Router.Bind(handler("mamba.operators.witness", afterLimits, p.witnessOperator))
 	e.Router.Bind(handler("mamba.events.forward", early, p.Events.Forward))
 	e.Router.Bind(handler("mamba.providers.open", early, p.openProviders))
 	e.Router.GET("/{path...}", apis.WrapStdHandler(p.config.Web))
