@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -74,14 +75,29 @@ type ingestMember struct {
 	client  *http.Client
 	servers []string
 	seq     int64
+	windows int64 // that stream has delivered
 }
 
 // ingestHouse starts a panel with nodes that have joined and servers that are placed on them.
 func ingestHouse(t *testing.T, house *panel) []*ingestMember {
 	t.Helper()
 	house.start()
+	members := joinMembers(t, house)
+	for n, m := range members {
+		for i := range ingestServers {
+			m.servers = append(m.servers, fmt.Sprintf("server%d%08d", n, i))
+		}
+	}
+	house.stop()
+	placeServers(t, house, members)
+	house.start()
+	return members
+}
+
+// joinMembers has nodes join a panel that runs.
+func joinMembers(t *testing.T, house *panel) (members []*ingestMember) {
+	t.Helper()
 	root := house.super()
-	var members []*ingestMember
 	for n := range ingestNodes {
 		var node struct {
 			ID   string
@@ -89,16 +105,58 @@ func ingestHouse(t *testing.T, house *panel) []*ingestMember {
 		}
 		root.ok("POST", "/api/v1/admin/nodes", map[string]any{"name": fmt.Sprint("bench-", n), "public_addresses": []string{"127.0.0.1"},
 			"cpu_millicores": 64_000, "memory_mib": 1 << 20, "disk_mib": 1 << 30}, &node)
-		m := joinMember(t, house, node.ID, node.Join.Command)
-		for i := range ingestServers {
-			m.servers = append(m.servers, fmt.Sprintf("server%d%08d", n, i))
-		}
-		members = append(members, m)
+		members = append(members, joinMember(t, house, node.ID, node.Join.Command))
 	}
-	house.stop()
-	placeServers(t, house, members)
-	house.start()
 	return members
+}
+
+// stream delivers what all servers of the nodes use, batch by batch, spread over each half minute as nodes do, until the
+// returned function is called. That one returns how many samples were acknowledged a second.
+func stream(t *testing.T, members []*ingestMember, nodes string) (stop func() float64) {
+	t.Helper()
+	type part struct {
+		m       *ingestMember
+		servers []string
+		last    bool // of its node's window
+	}
+	var parts []part
+	for _, m := range members {
+		m.url = "https://" + nodes + "/v1/nodes/" + m.id + "/metrics"
+		for servers := range slices.Chunk(m.servers, ingestServers) {
+			parts = append(parts, part{m: m, servers: servers})
+		}
+		parts[len(parts)-1].last = true
+	}
+	done, ended, taken := make(chan struct{}), make(chan struct{}), 0
+	begun := time.Now()
+	go func() { // ends with stop
+		defer close(ended)
+		tick := time.NewTicker(30 * time.Second / time.Duration(len(parts)))
+		defer tick.Stop()
+		begin := time.Now().Unix()/30*30 - 5*24*3600
+		for i := 0; ; i++ {
+			p := parts[i%len(parts)]
+			body := p.m.batch(t, p.servers, begin+p.m.windows*30)
+			if p.last {
+				p.m.windows++
+			}
+			if acked := p.m.deliver(t, body); acked != p.m.seq {
+				t.Errorf("node %s: acknowledged up to %d of %d", p.m.id, acked, p.m.seq)
+				return
+			}
+			taken += len(p.servers)
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+		}
+	}()
+	return func() float64 {
+		close(done)
+		<-ended
+		return float64(taken) / time.Since(begun).Seconds()
+	}
 }
 
 // joinMember joins as `wings join` does and takes the identity for requests of its own.
@@ -160,25 +218,30 @@ func encodedWindows(t *testing.T, members []*ingestMember, begin int64, from, co
 	out := make([][][]byte, len(members))
 	for i, m := range members {
 		for w := range count {
-			window := begin + int64(from+w)*30
-			batch := wire.SampleBatch{SpoolID: "bench", DeliveredUnixS: window + 30, NodeClock: time.Now()}
-			for n, server := range m.servers {
-				s := ingestSample(server, window, n)
-				m.seq++
-				s.Seq = m.seq
-				batch.Samples = append(batch.Samples, s)
-			}
-			raw, err := json.Marshal(batch)
-			must(t, err)
-			var zipped bytes.Buffer
-			z := gzip.NewWriter(&zipped)
-			_, err = z.Write(raw)
-			must(t, err)
-			must(t, z.Close())
-			out[i] = append(out[i], zipped.Bytes())
+			out[i] = append(out[i], m.batch(t, m.servers, begin+int64(from+w)*30))
 		}
 	}
 	return out
+}
+
+// batch is the request with which a node delivers a window of some of its servers.
+func (m *ingestMember) batch(t *testing.T, servers []string, window int64) []byte {
+	t.Helper()
+	batch := wire.SampleBatch{SpoolID: "bench", DeliveredUnixS: window + 30, NodeClock: time.Now()}
+	for n, server := range servers {
+		s := ingestSample(server, window, n)
+		m.seq++
+		s.Seq = m.seq
+		batch.Samples = append(batch.Samples, s)
+	}
+	raw, err := json.Marshal(batch)
+	must(t, err)
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	_, err = z.Write(raw)
+	must(t, err)
+	must(t, z.Close())
+	return zipped.Bytes()
 }
 
 // deliverAll sends every node's requests, the nodes at once, and counts acknowledged samples only.

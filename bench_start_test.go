@@ -36,10 +36,16 @@ func healthy(url string) bool {
 // launchPanel starts the panel on a folder whose database is in pb_data.
 func launchPanel(t testing.TB, dir string) *program {
 	t.Helper()
+	return launchPanelAt(t, dir, freeAddr(t))
+}
+
+// launchPanelAt has nodes come to an address.
+func launchPanelAt(t testing.TB, dir, nodes string) *program {
+	t.Helper()
 	bin, err := binary()
 	must(t, err)
 	addr := freeAddr(t)
-	return launch(t, addr, bin, "serve", "--dir", filepath.Join(dir, "pb_data"), "--http", addr, "--node-listen", freeAddr(t))
+	return launch(t, addr, bin, "serve", "--dir", filepath.Join(dir, "pb_data"), "--http", addr, "--node-listen", nodes)
 }
 
 func launchBare(t testing.TB, bin, dir string) *program {

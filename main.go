@@ -59,6 +59,9 @@ func main() {
 		if errors.Is(err, syscall.EADDRINUSE) {
 			fmt.Fprintln(os.Stderr, "Another program uses that address. Stop it, or choose another one with --http (browsers) or --node-listen (nodes).")
 		}
+		if errors.Is(err, hooks.ErrAuditUnread) {
+			os.Exit(2)
+		}
 		os.Exit(1)
 	}
 }

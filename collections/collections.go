@@ -70,7 +70,7 @@ type Index struct {
 // All returns every definition in the order in which their collections can be made.
 func All() []Definition {
 	return []Definition{
-		dataKeys, eventsDef, auditLogs, auditHeads, jobsDef, jobSteps, cronRuns, incidentsDef, spentTokens, idempotencyKeys,
+		dataKeys, eventsDef, auditLogs, auditHeads, auditFiles, jobsDef, jobSteps, cronRuns, incidentsDef, spentTokens, idempotencyKeys,
 		panelInstances, leadersDef, rateLimits, sessionsDef,
 		totpFactors, backupCodes, passkeysDef, passkeyChallenges, signInCheckpoints,
 		tenantsDef, permissionsDef, rolesDef, rolePermissions, tenantMembers, roleBindings, invitesDef,

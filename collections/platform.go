@@ -67,6 +67,15 @@ var auditHeads = Definition{
 	Indexes: []Index{{Name: "idx_audit_heads_tenant", Unique: true, Columns: "tenant"}},
 }
 
+var auditFiles = Definition{
+	Name: "audit_files", Go: "AuditFile", Owner: "audit",
+	Fields: []Field{
+		{Name: "origin", Kind: Text, Required: true, Max: 64, Doc: "signature of the first line of a file of signed heads"},
+		{Name: "tip", Kind: Text, Required: true, Max: 64, Doc: "signature of the last line that was written there"},
+	},
+	Indexes: []Index{{Name: "idx_audit_files_origin", Unique: true, Columns: "origin"}},
+}
+
 var jobsDef = Definition{
 	Name: "jobs", Go: "Job", Owner: "jobs", Tenant: true, Watched: true,
 	Fields: []Field{

@@ -278,6 +278,38 @@ func (r *AuditHead) Created() time.Time { return r.GetDateTime("created").Time()
 // Updated is when the row was last written.
 func (r *AuditHead) Updated() time.Time { return r.GetDateTime("updated").Time() }
 
+// AuditFile is a row of audit_files, owned by hooks/audit.
+type AuditFile struct{ core.BaseRecordProxy }
+
+// AuditFiles is the name of the collection.
+const AuditFiles = "audit_files"
+
+// NewAuditFile returns an empty row that is not saved yet.
+func NewAuditFile(app core.App) (*AuditFile, error) { return newProxy[AuditFile](app, AuditFiles) }
+
+// FindAuditFile returns the row of that id; sql.ErrNoRows when there is none.
+func FindAuditFile(app core.App, id string) (*AuditFile, error) {
+	return findProxy[AuditFile](app, AuditFiles, id)
+}
+
+// Origin is signature of the first line of a file of signed heads.
+func (r *AuditFile) Origin() string { return r.GetString("origin") }
+
+// SetOrigin sets origin; see Origin.
+func (r *AuditFile) SetOrigin(v string) { r.Set("origin", v) }
+
+// Tip is signature of the last line that was written there.
+func (r *AuditFile) Tip() string { return r.GetString("tip") }
+
+// SetTip sets tip; see Tip.
+func (r *AuditFile) SetTip(v string) { r.Set("tip", v) }
+
+// Created is when the row was made.
+func (r *AuditFile) Created() time.Time { return r.GetDateTime("created").Time() }
+
+// Updated is when the row was last written.
+func (r *AuditFile) Updated() time.Time { return r.GetDateTime("updated").Time() }
+
 // Job is a row of jobs, owned by hooks/jobs.
 type Job struct{ core.BaseRecordProxy }
 

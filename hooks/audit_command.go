@@ -3,6 +3,7 @@ package hooks
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
@@ -16,6 +17,9 @@ import (
 // already.
 var ErrAuditBroken = errors.New("the audit log is not as it was written")
 
+// ErrAuditUnread ends "audit verify" when it could not look.
+var ErrAuditUnread = errors.New("the audit log was not verified")
+
 // AuditCommand is "audit" with all that is below it. It may run beside a panel.
 func AuditCommand(app core.App, c *Config) *cobra.Command {
 	root := &cobra.Command{
@@ -23,20 +27,36 @@ func AuditCommand(app core.App, c *Config) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	var tenant string
+	var heads []string
 	verify := &cobra.Command{
 		Use: "verify", Short: "Find every row of the audit log that was edited, removed, added or moved",
 		Args: cobra.NoArgs, SilenceUsage: true,
-		RunE: func(cmd *cobra.Command, _ []string) error { return verifyAudit(cmd, app, c, tenant) },
+		Long: "Reads every chain of the audit log, its head and the signed heads, and names every row that was edited, removed, added or moved.\n" +
+			"It ends with 0 when all is in order, with 1 when something is not, and with 2 when it could not look.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			err := verifyAudit(cmd, app, c, tenant, heads)
+			if err != nil && !errors.Is(err, ErrAuditBroken) {
+				err = fmt.Errorf("%w: %w", ErrAuditUnread, err)
+			}
+			return err
+		},
 	}
 	verify.Flags().StringVar(&tenant, "tenant", "", "id or slug of one organisation; default: all, and the installation itself")
+	verify.Flags().StringArrayVar(&heads, "heads", nil, "folder with the signed heads of another panel (its audit-heads); may be given again")
 	root.AddCommand(verify)
 	return root
 }
 
-func verifyAudit(cmd *cobra.Command, app core.App, c *Config, tenant string) error {
+func verifyAudit(cmd *cobra.Command, app core.App, c *Config, tenant string, heads []string) error {
 	log, err := c.openAudit(app)
 	if err != nil {
 		return err
+	}
+	for _, dir := range heads {
+		if _, err := os.Stat(dir); err != nil {
+			return fmt.Errorf("read the signed heads of another panel: %w", err)
+		}
+		log.With(audit.Dir(dir))
 	}
 	var reports []audit.Report
 	if tenant == "" {

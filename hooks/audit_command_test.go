@@ -39,14 +39,17 @@ func TestAuditVerifyFindsWhatWasDoneBehindThePanel(t *testing.T) {
 	if !errors.Is(err, ErrAuditBroken) || !strings.Contains(errs, "edited at row ") || !strings.Contains(errs, row.Id) || out != "" {
 		t.Errorf("%v\n%s%s", err, out, errs)
 	}
-	if _, _, err := run("--tenant", "nobody"); err == nil || !strings.Contains(err.Error(), `"nobody"`) {
+	if _, _, err := run("--heads", filepath.Join(t.TempDir(), "none")); !errors.Is(err, ErrAuditUnread) {
+		t.Error("a folder that is not there:", err)
+	}
+	if _, _, err := run("--tenant", "nobody"); !errors.Is(err, ErrAuditUnread) || !strings.Contains(err.Error(), `"nobody"`) {
 		t.Error(err)
 	}
 	lost := *s.config
 	lost.MasterKeyFile = filepath.Join(t.TempDir(), "master.key")
 	c := AuditCommand(s.app, &lost)
 	c.SetArgs([]string{"verify"})
-	if err := c.Execute(); err == nil || errors.Is(err, ErrAuditBroken) {
+	if err := c.Execute(); !errors.Is(err, ErrAuditUnread) || errors.Is(err, ErrAuditBroken) {
 		t.Error("without its master key:", err)
 	}
 }

@@ -97,7 +97,7 @@ func TestABrowserEndsWithItsSession(t *testing.T) {
 	maker := signIn("robot")
 	did(maker, "POST", "/api/v1/tenants", `{"name":"Robots"}`, 201)
 	secret := decode[struct{ Secret string }](t, did(maker, "POST", "/api/v1/account/keys", `{"name":"robot","permissions":["server.read"]}`, 201)).Secret
-	if status, out, raw := s.ask(secret, "", "POST", "/api/v1/notifications/push", plain, `{}`); status != 409 || out.Code != "no_session" {
+	if status, out, raw := s.ask(secret, "", "POST", "/api/v1/notifications/push", plain, `{}`); status != 403 || out.Code != "key_not_here" {
 		t.Errorf("an API key subscribes a browser: %d %s", status, raw)
 	}
 }

@@ -1,6 +1,7 @@
 package hooks
 
 import (
+	"crypto/x509"
 	"log/slog"
 	"net"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 )
@@ -40,6 +42,9 @@ type Config struct {
 
 	TokenPace   int // requests a minute of one token; 0: the default, negative: no limit
 	AddressPace int // the same of one network without a token
+
+	mailPatience time.Duration  // of one mail; 0: mailPatience
+	mailRoots    *x509.CertPool // that mail servers are trusted by; nil: the machine's
 
 	Web     http.Handler // the customer's web app
 	Log     *slog.Logger // nil: text on standard error

@@ -61,6 +61,8 @@ func TestAnOperatorsActsAreWrittenDown(t *testing.T) {
 		{"PATCH", "/api/settings", `{"meta":{"appName":"Hosting"}}`, "dashboard.settings", "settings"},
 		{"PATCH", "/api/collections/users", `{"otp":{"enabled":true}}`, "dashboard.options", "collections"},
 		{"POST", "/api/collections/users/records", account, "user.create", "users"},
+		{"POST", "/api/crons/__pbLogsCleanup__", "", "cron.run", "cron"},
+		{"DELETE", "/api/logs", "", "logs.truncate", "logs"},
 	} {
 		where := dbx.HashExp{"action": c.action, "resource_type": c.kind, "actor_type": "superuser"}
 		before := h.count(collections.AuditLogs, where)

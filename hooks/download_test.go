@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -82,6 +83,50 @@ func TestT13_ADownloadEndsWithItsRight(t *testing.T) {
 	if slowest > time.Second {
 		t.Errorf("it took %s", slowest)
 	}
+}
+
+// T16, the part of downloads: a reader who takes nothing is not waited for, one who takes a little is.
+func TestT16_ADownloadDoesNotWaitForWhoTakesNothing(t *testing.T) {
+	t.Parallel()
+	s := settle(t)
+	s.Compliance.Stall = 500 * time.Millisecond
+	tenant, boss := s.ids["/tenants/"], s.as("owner@demo.example").super
+	export := s.large(tenant)
+	var ended atomic.Int64
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer ended.Add(1)
+		s.mux.ServeHTTP(w, r)
+	}))
+	t.Cleanup(web.Close)
+	begin := func() net.Conn {
+		t.Helper()
+		conn, err := net.Dial("tcp", web.Listener.Addr().String())
+		must(t, err)
+		t.Cleanup(func() { conn.Close() })
+		_, err = fmt.Fprintf(conn, "GET /api/v1/tenants/%s/exports/%s/download HTTP/1.1\r\nHost: panel\r\nX-Download-Token: %s\r\n\r\n", tenant, export, s.intent(boss, tenant, export))
+		must(t, err)
+		return conn
+	}
+	const stalled = 20
+	for range stalled {
+		begin()
+	}
+	slow := begin()
+	began, got := time.Now(), 0
+	piece := make([]byte, 128<<10)
+	for tick := time.NewTicker(50 * time.Millisecond); ended.Load() < stalled || time.Since(began) < 3*s.Compliance.Stall; <-tick.C {
+		if time.Since(began) > 30*time.Second {
+			t.Fatalf("%d of %d downloads go on that nobody reads", stalled-ended.Load(), stalled)
+		}
+		n, err := slow.Read(piece)
+		if got += n; err != nil {
+			t.Fatalf("one that is read was cut off after %s and %d bytes: %v", time.Since(began), got, err)
+		}
+		if got > 30<<20 {
+			t.Fatalf("%d of %d were cut off when a slow reader was done", ended.Load(), stalled)
+		}
+	}
+	t.Logf("T16: %d downloads that nobody read ended within %s, one that was read slowly went on", stalled, time.Since(began).Round(time.Millisecond))
 }
 
 // owner makes somebody who holds the role OWNER beside the owner, which only a test can.

@@ -5,10 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/mambahost/mamba/collections"
+	"github.com/mambahost/mamba/hooks/access"
+	"github.com/mambahost/mamba/hooks/audit"
 )
 
 // bindGuards refuses every way round the rooms: writes to their tables, changes of their schema, and
@@ -89,6 +92,29 @@ var closedRoutes = []string{
 	"PUT /api/collections/import",
 	"DELETE /api/collections/{collection}/truncate",
 	"POST /api/collections/{collection}/impersonate/{id}",
+}
+
+// operatorActs are PocketBase's routes by which an operator changes something that is in no collection.
+var operatorActs = map[string]string{
+	"POST /api/backups": "backup.create", "POST /api/backups/upload": "backup.upload", "DELETE /api/backups/{key}": "backup.delete",
+	"POST /api/crons/{id}": "cron.run", "DELETE /api/logs": "logs.truncate",
+}
+
+// witnessOperator writes such an act down before it is done: files and programs are in no transaction.
+func (p *Panel) witnessOperator(e *core.RequestEvent) error {
+	action := operatorActs[e.Request.Pattern]
+	if action == "" || !e.HasSuperuserAuth() {
+		return e.Next()
+	}
+	a, err := access.From(e)
+	if err != nil {
+		return err
+	}
+	kind, _, _ := strings.Cut(action, ".")
+	if err := p.Audit.Write(e.App, a.Audit(), audit.Entry{Action: action, ResourceType: kind, Resource: e.Request.PathValue("key") + e.Request.PathValue("id")}); err != nil {
+		return err
+	}
+	return e.Next()
 }
 
 func closeRoutes(e *core.RequestEvent) error {

@@ -366,6 +366,7 @@ func (p *Panel) bindHooks() {
 			return p.Tenancy.Scope(app, user, tenant)
 		})
 	}))
+	app.OnRecordAuthWithOAuth2Request("users").Bind(handler("mamba.access.user.provider", early, p.Access.ProviderSignIn))
 	app.OnRecordCreateRequest("users").Bind(handler("mamba.access.user.create", early, p.Access.UserCreateRequest))
 	app.OnRecordUpdateRequest("users").Bind(handler("mamba.access.user.update", early, p.Access.UserUpdateRequest))
 	app.OnRecordDeleteRequest("users").Bind(handler("mamba.access.user.delete", early, p.Access.UserDeleteRequest))
@@ -388,6 +389,7 @@ func (p *Panel) bindHooks() {
 	app.OnRecordAfterCreateSuccess(collections.RolePermissions).Bind(handler("mamba.events.role.create", early, p.roleChanged))
 	app.OnRecordAfterDeleteSuccess(collections.RolePermissions).Bind(handler("mamba.events.role.delete", early, p.roleChanged))
 	app.OnRecordUpdateExecute(collections.Tenants).Bind(handler("mamba.events.tenant.update", early, p.tenantChanged))
+	app.OnMailerSend().Bind(handler("mamba.mail.send", last, p.sendMail))
 	app.OnTerminate().Bind(handler("mamba.terminate", first, func(e *core.TerminateEvent) error {
 		p.Stop()
 		return e.Next()
@@ -506,6 +508,7 @@ func (p *Panel) bindRoutes(e *core.ServeEvent) {
 	e.Router.Bind(handler("mamba.access.session", afterToken, p.Access.LoadSession))
 	e.Router.Bind(handler("mamba.access.key", afterToken, p.Access.LoadKey))
 	e.Router.Bind(handler("mamba.access.limit", afterLimits, p.Access.Limit))
+	e.Router.Bind(handler("mamba.operators.witness", afterLimits, p.witnessOperator))
 	e.Router.Bind(handler("mamba.events.forward", early, p.Events.Forward))
 	e.Router.Bind(handler("mamba.providers.open", early, p.openProviders))
 	e.Router.GET("/{path...}", apis.WrapStdHandler(p.config.Web))

@@ -557,3 +557,48 @@ func (s *settled) belongings(f *foreigner) map[string]string {
 	}
 	return out
 }
+
+// What a person is told comes from all of his organisations. An API key is for some things in one of them, and neither
+// reads it nor says where it goes.
+func TestT07_NoKeySeesWhatItsHolderIsTold(t *testing.T) {
+	t.Parallel()
+	h := serve(t, newApp(t), nil)
+	s := &settled{house: h}
+	s.person("holder@example.org")
+	token := s.signIn("holder@example.org")
+	made := func(name string) string {
+		_, _, raw := s.ask(token, "", "POST", "/api/v1/tenants", plain, `{"name":"`+name+`"}`)
+		return decode[struct{ ID string }](t, raw).ID
+	}
+	here, there := made("Here"), made("Canary elsewhere")
+	if status, _, raw := s.ask(token, "", "POST", "/api/v1/tenants/"+there+"/keys", plain, `{"name":"told of","permissions":["server.read"]}`); status != 201 {
+		t.Fatalf("%d %s", status, raw)
+	}
+	collectionstest.Eventually(t, "he is told of it", func() bool {
+		_, _, raw := s.ask(token, "", "GET", "/api/v1/notifications", plain, "")
+		return strings.Contains(raw, "Canary elsewhere")
+	})
+	asked := 0
+	for _, path := range []string{"/tenants/" + here + "/keys", "/account/keys"} {
+		status, _, raw := s.ask(token, "", "POST", "/api/v1"+path, plain, `{"name":"robot","permissions":["server.read"]}`)
+		if status != 201 {
+			t.Fatalf("%d %s", status, raw)
+		}
+		key := decode[struct{ Secret string }](t, raw).Secret
+		for _, route := range routes(t) {
+			method, path, _ := strings.Cut(route, " ")
+			if !strings.HasPrefix(path, "/notifications") {
+				continue
+			}
+			asked++
+			path = "/api/v1" + strings.NewReplacer("{channel}", "x", "{subscription}", "x", "{server}", "x").Replace(path)
+			status, out, raw := s.ask(key, "", method, path, plain, `{"name":"x","url":"https://discord.com/api/webhooks/123456789012345678/abcdefghijklmnopqrstuvwxyz","ids":["x"],"kind":"server.crashed","channel":"email","enabled":true}`)
+			if status != 403 || out.Code != "key_not_here" {
+				t.Errorf("%s: %d %s", route, status, raw)
+			}
+		}
+	}
+	if asked < 20 {
+		t.Errorf("only %d requests", asked)
+	}
+}

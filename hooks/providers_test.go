@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -19,11 +20,18 @@ type issuer struct {
 	*httptest.Server
 	mu   sync.Mutex
 	seen []string // client secrets; guarded by mu
+	who  string   // lets in; guarded by mu
+}
+
+func (i *issuer) letIn(who string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.who = who
 }
 
 func newIssuer(t *testing.T, secret string) *issuer {
 	t.Helper()
-	i := &issuer{}
+	i := &issuer{who: "oidc"}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /token", func(w http.ResponseWriter, r *http.Request) {
 		_, given, ok := r.BasicAuth()
@@ -43,7 +51,9 @@ func newIssuer(t *testing.T, secret string) *issuer {
 	})
 	mux.HandleFunc("GET /userinfo", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write([]byte(`{"sub":"4711","email":"oidc@example.org","email_verified":true,"name":"Olga"}`))
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		_, _ = w.Write([]byte(`{"sub":"` + i.who + `","email":"` + i.who + `@example.org","email_verified":true,"name":"Olga"}`))
 	})
 	i.Server = httptest.NewServer(mux)
 	t.Cleanup(i.Close)
@@ -111,6 +121,15 @@ func TestClientSecretsOfProvidersAreSealed(t *testing.T) {
 			t.Errorf("%s stands %d times among the events, %v", kind, n, err)
 		}
 	}
+	// Who signs up with a provider makes an account like any other.
+	for n, want := range []int{200, 200, 429, 429} {
+		provider.letIn(fmt.Sprint("oidc", n))
+		if status, answer := h.signInAtProvider(); status != want {
+			t.Errorf("account %d of a network: %d %s", n+2, status, answer)
+		}
+	}
+	provider.letIn("oidc")
+	works("after too many accounts")
 	// Stored again as the dashboard does, with what it was shown.
 	status, shown := h.do("GET", "/api/collections/users", "")
 	collection := decode[map[string]any](t, shown)

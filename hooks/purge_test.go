@@ -366,6 +366,27 @@ func TestAPurgeWaitsForADeadNode(t *testing.T) {
 	}
 }
 
+// The name of a tombstone is nobody's to take: whoever has it first would keep an organisation from being purged.
+func TestNobodyHoldsUpAPurgeByAName(t *testing.T) {
+	t.Parallel()
+	h := serve(t, newApp(t), nil)
+	s := &settled{house: h}
+	s.person("owner@example.org")
+	boss := s.signIn("owner@example.org")
+	_, _, raw := s.ask(boss, "", "POST", "/api/v1/tenants", plain, `{"name":"Acme"}`)
+	tenant := decode[struct{ ID string }](t, raw).ID
+	if status, _, raw := s.ask(boss, "", "POST", "/api/v1/tenants", plain, `{"name":"Squatters","slug":"gone-`+tenant+`"}`); status != 201 {
+		t.Fatalf("%d %s", status, raw)
+	}
+	s.doom(boss, tenant, "Acme")
+	collectionstest.Eventually(t, "the organisation is purged", func() bool {
+		if j, err := collections.One[collections.Job](s.app, collections.Jobs, dbx.HashExp{"kind": "PurgeTenant"}); err == nil && j.LastError() != "" {
+			t.Fatal(j.LastError())
+		}
+		return s.status(tenant) == tenancy.StatusDeleted
+	})
+}
+
 // An operator who makes something in an organisation that is being purged does not have it forgotten.
 func TestWhoKeepsHisOrganisationHasItUntouched(t *testing.T) {
 	t.Parallel()

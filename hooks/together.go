@@ -78,6 +78,7 @@ func (p *Panel) bindTogether() {
 		if err := errors.Join(access.Forget(e.App, e.Record.Id), p.Notify.Forget(e.App, e.Record.Id)); err != nil {
 			return err
 		}
+		collections.AfterCommit(e.App, func() { p.forgetLate(e.Record.Id) })
 		return p.Events.AccountChanged(e.App, e.Record.Id)
 	}))
 	app.OnSettingsReload().Bind(handler("mamba.cron.guard", early, func(e *core.SettingsReloadEvent) error {
@@ -93,6 +94,13 @@ func (p *Panel) forgetBrowsers(user string) {
 	err := collections.Tx(p.app, nil, func(tx core.App) error { return p.Notify.SessionsEnded(tx, user) })
 	if err != nil {
 		p.log.Error("browsers of ended sessions are forgotten in the night only", "user", user, "error", err)
+	}
+}
+
+// forgetLate removes the notices of an account that somebody was making while it was deleted.
+func (p *Panel) forgetLate(user string) {
+	if err := p.Notify.ForgetLate(user); err != nil {
+		p.log.Error("late notices of an account that is gone are forgotten in the night only", "user", user, "error", err)
 	}
 }
 

@@ -105,8 +105,11 @@ func New(c Config) (*Access, error) {
 		c.AddressPace = DefaultAddressPace
 	}
 	p := newPace(c.Cluster, func(key string) int {
-		if strings.HasPrefix(key, "t.") {
+		switch {
+		case strings.HasPrefix(key, "t."):
 			return c.TokenPace
+		case strings.HasPrefix(key, "d.") && c.AddressPace > 0:
+			return min(doorPace, c.AddressPace)
 		}
 		return c.AddressPace
 	})

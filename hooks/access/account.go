@@ -84,12 +84,24 @@ func (d *Access) UserUpdateRequest(e *core.RecordRequestEvent) error {
 	}
 	changed := ChangedFields(e.Record)
 	mine, _ := e.Get(sessionKey).(bearer)
-	return d.witnessed(e, "user.update", func() map[string]any { return map[string]any{"fields": changed} }, func() error {
+	right := func() {}
+	if slices.Contains(changed, "password") && !e.HasSuperuserAuth() { // it asks for the password of before
+		var err error
+		if right, err = d.attempt(e.App, e.Record.Id, e.RealIP()); err != nil {
+			return d.refuse(e.RequestEvent, err)
+		}
+	}
+	err := d.witnessed(e, "user.update", func() map[string]any { return map[string]any{"fields": changed} }, func() error {
 		if err := e.Next(); err != nil || mine.session == "" {
 			return err
 		}
 		return goOn(e.App, mine.session)
 	})
+	var refused *router.ApiError
+	if err == nil || !errors.As(err, &refused) || refused.Data["oldPassword"] == nil { // anything but a wrong one
+		right()
+	}
+	return err
 }
 
 // UserDeleteRequest is the handler of OnRecordDeleteRequest("users"), which superusers alone get to.

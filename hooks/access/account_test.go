@@ -1,6 +1,13 @@
 package access_test
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/base64"
+	"encoding/json"
+	"hash"
+	"maps"
 	"strings"
 	"testing"
 
@@ -167,6 +174,86 @@ func other(letter string) string {
 		return "y"
 	}
 	return "x"
+}
+
+// T15: no token is an access token but the one that was given: not one whose claims, header or signature are others, and
+// none that the panel gave for something else.
+func TestT15_NoMutantOfAnAccessTokenIsAccepted(t *testing.T) {
+	t.Parallel()
+	p := newPanel(t, nil)
+	ann, _ := p.user(t, "ann@example.test", true)
+	bob, _ := p.user(t, "bob@example.test", true)
+	s, other := p.begin(t, "ann@example.test"), p.begin(t, "bob@example.test")
+	part := strings.Split(s.access, ".")
+	encode := func(v map[string]any) string {
+		raw, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return base64.RawURLEncoding.EncodeToString(raw)
+	}
+	signed := func(method, head, body, key string) string {
+		hash := map[string]func() hash.Hash{"HS256": sha256.New, "HS384": sha512.New384, "HS512": sha512.New}[method]
+		if hash == nil {
+			hash = sha256.New
+		}
+		mac := hmac.New(hash, []byte(key))
+		mac.Write([]byte(head + "." + body))
+		return head + "." + body + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
+	}
+	var mutants []string
+	keys := []string{"", "secret", ann.Id, ann.Email(), part[2], bob.TokenKey(), ann.Collection().AuthToken.Secret, bob.TokenKey() + bob.Collection().AuthToken.Secret}
+	for _, alg := range []string{"none", "None", "NONE", "", "HS256", "HS384", "HS512", "RS256", "ES256", "PS256", "EdDSA"} {
+		for _, extra := range []map[string]any{{}, {"kid": "../../../../dev/null"}, {"kid": "' UNION SELECT ''--"}, {"jwk": map[string]any{"kty": "oct", "k": "c2VjcmV0"}}, {"jku": "http://127.0.0.1/keys"}, {"crit": []string{"x"}}} {
+			head := map[string]any{"alg": alg, "typ": "JWT"}
+			maps.Copy(head, extra)
+			h := encode(head)
+			mutants = append(mutants, h+"."+part[1]+".", h+"."+part[1]+"."+part[2], h+"."+part[1])
+			for _, key := range keys {
+				mutants = append(mutants, signed(alg, h, part[1], key))
+			}
+		}
+	}
+	for _, change := range []map[string]any{
+		{"id": bob.Id}, {"sid": other.id}, {"sid": ""}, {"sid": nil}, {"exp": 1 << 40}, {"exp": nil}, {"exp": "never"}, {"type": "file"}, {"type": "passwordReset"}, {"refreshable": true},
+		{"collectionId": "pbc_3142635823"}, {"collectionId": "_superusers"}, {"tid": "aaaaaaaaaaaaaaa"}, {"nbf": 1 << 40}, {"iat": 1 << 40}, {"aud": "x"},
+	} {
+		c := claims(t, s.access)
+		maps.Copy(c, change)
+		body := encode(c)
+		mutants = append(mutants, part[0]+"."+body+"."+part[2], part[0]+"."+body+".", encode(map[string]any{"alg": "none"})+"."+body+".")
+		for _, key := range keys {
+			mutants = append(mutants, signed("HS256", part[0], body, key))
+		}
+	}
+	for _, give := range []func() (string, error){
+		ann.NewFileToken, ann.NewVerificationToken, ann.NewPasswordResetToken, func() (string, error) { return ann.NewEmailChangeToken("x@example.test") },
+	} {
+		text, err := give()
+		if err != nil {
+			t.Fatal(err)
+		}
+		mutants = append(mutants, text)
+	}
+	mutants = append(mutants, s.refresh, part[0]+"."+part[1]+"."+strings.Split(other.access, ".")[2], strings.Split(other.access, ".")[0]+"."+strings.Split(other.access, ".")[1]+"."+part[2],
+		s.access+".", "."+s.access, s.access+"."+part[2], strings.ReplaceAll(s.access, ".", ".."), part[1]+"."+part[0]+"."+part[2])
+	accepted := 0
+	for _, m := range mutants {
+		if m == s.access {
+			continue // its own header again
+		}
+		if rec := p.call("GET", "/api/v1/account", m, ""); rec.Code != 401 {
+			accepted++
+			t.Errorf("%.160s: %d %s", m, rec.Code, rec.Body)
+		}
+	}
+	if !p.alive(t, s.access) {
+		t.Error("the token itself is refused")
+	}
+	if len(mutants) < 300 {
+		t.Errorf("only %d mutants", len(mutants))
+	}
+	t.Logf("T15: %d of %d mutants of an access token accepted", accepted, len(mutants))
 }
 
 // No other spelling of a token is one, not even where it means the same bytes.

@@ -117,6 +117,21 @@ func (a Actor) Still(app core.App) error {
 	return err
 }
 
+// unchanged is errChanged when an account is gone, or its sign-ins have ended, since it was read. The caller's
+// transaction holds userLock.
+func unchanged(tx core.App, account *core.Record) error {
+	now, err := tx.FindRecordById(account.Collection().Id, account.Id)
+	if errors.Is(err, sql.ErrNoRows) || err == nil && stampOf(now) != stampOf(account) {
+		return errChanged
+	}
+	if err != nil {
+		return fmt.Errorf("find the account %s: %w", account.Id, err)
+	}
+	return nil
+}
+
+var errChanged = errors.New("the account has changed meanwhile")
+
 // account finds the record of an actor's type and id; 401 when it is gone.
 func (a Actor) account(app core.App) (*core.Record, error) {
 	collection := "users"

@@ -38,7 +38,7 @@ const (
 // remembered, so it can be tried again.
 //
 // The answer is kept in clear: a route that answers with a secret must not use it. fn may run twice
-// and must use only tx.
+// and must use only tx. It does not run (401) when the sign-in that the actor came by has ended meanwhile.
 func (d *Access) Idempotent(e *core.RequestEvent, a Actor, tenant string, body []byte, locks []collections.Lock, fn func(tx core.App) (status int, answer any, err error)) error {
 	key := e.Request.Header.Get(IdempotencyHeader)
 	if err := checkKey(key); err != nil {
@@ -65,6 +65,9 @@ func (d *Access) Idempotent(e *core.RequestEvent, a Actor, tenant string, body [
 			}
 		}
 		replayed = false
+		if err := a.Still(tx); err != nil { // it may have ended since the request came in
+			return err
+		}
 		s, v, err := fn(tx)
 		if err != nil {
 			return err

@@ -28,13 +28,15 @@ type limit struct {
 }
 
 // The limits of the doors by which one becomes somebody (SPEC §2). Sign-ins and code tries that succeed
-// do not count.
+// do not count; of sign-ups, those that make an account count as such, and all as attempts.
 var (
 	limitSignIn   = limit{"signin", 5, 15 * time.Minute, "Too many attempts to sign in from your network. Please try again in %s."}
 	limitRegister = limit{"register", 3, time.Hour, "Too many accounts were made from your network. Please try again in %s."}
+	limitSignUp   = limit{"signup", 20, time.Hour, "Too many attempts to make an account came from your network. Please try again in %s."}
 	limitReset    = limit{"reset", 3, time.Hour, "We have sent several mails to this address already. Please look at your inbox, or try again in %s."}
 	limitVerify   = limit{"verify", 3, time.Hour, limitReset.message}
 	limitCodeMail = limit{"codemail", 3, time.Hour, limitReset.message}
+	limitChange   = limit{"change", 3, time.Hour, "We have sent several mails about a new address already. Please try again in %s."}
 	limitCode     = limit{"code", 5, 15 * time.Minute, "Too many wrong codes. Please ask for a new one, or try again in %s."}
 )
 
@@ -42,8 +44,16 @@ var (
 type strict struct {
 	limit   limit
 	subject func(e *core.RequestEvent, in limited) string // whom it counts; empty: nobody, it passes
-	regain  bool                                          // a success gives its hit back
+	regain  regain                                        // what gives its hit back
 }
+
+type regain uint8
+
+const (
+	byNothing regain = iota
+	bySuccess
+	byFailure
+)
 
 // limited is what the doors' bodies say about whom they concern.
 type limited struct {
@@ -53,23 +63,30 @@ type limited struct {
 }
 
 func byAddress(e *core.RequestEvent, _ limited) string { return network(e.RealIP()) }
-func byEmail(_ *core.RequestEvent, in limited) string  { return sameMail(in.Email) }
+func byAccount(e *core.RequestEvent, _ limited) string {
+	if e.Auth == nil {
+		return ""
+	}
+	return e.Auth.Id
+}
+func byEmail(_ *core.RequestEvent, in limited) string { return sameMail(in.Email) }
 
 // doors by the pattern that the router matched, so that no spelling of an address goes round them.
 var doors = map[string][]strict{
-	"POST /api/collections/{collection}/auth-with-password": {{limitSignIn, byAddress, true}},
-	"POST /api/collections/{collection}/auth-with-oauth2":   {{limitSignIn, byAddress, true}},
+	"POST /api/collections/{collection}/auth-with-password": {{limitSignIn, byAddress, bySuccess}},
+	"POST /api/collections/{collection}/auth-with-oauth2":   {{limitSignIn, byAddress, bySuccess}},
 	"POST /api/collections/{collection}/auth-with-otp": {
-		{limitCode, func(_ *core.RequestEvent, in limited) string { return in.OTP }, true},
-		{limitSignIn, byAddress, true},
+		{limitCode, func(_ *core.RequestEvent, in limited) string { return in.OTP }, bySuccess},
+		{limitSignIn, byAddress, bySuccess},
 	},
-	"POST /api/collections/{collection}/request-otp":            {{limitCodeMail, byEmail, false}},
-	"POST /api/collections/{collection}/request-password-reset": {{limitReset, byEmail, false}},
-	"POST /api/collections/{collection}/request-verification":   {{limitVerify, byEmail, false}},
+	"POST /api/collections/{collection}/request-otp":            {{limitCodeMail, byEmail, byNothing}},
+	"POST /api/collections/{collection}/request-password-reset": {{limitReset, byEmail, byNothing}},
+	"POST /api/collections/{collection}/request-verification":   {{limitVerify, byEmail, byNothing}},
 	"POST /api/collections/{collection}/request-email-change": {
-		{limitVerify, func(_ *core.RequestEvent, in limited) string { return sameMail(in.NewEmail) }, false},
+		{limitVerify, func(_ *core.RequestEvent, in limited) string { return sameMail(in.NewEmail) }, byNothing},
+		{limitChange, byAccount, byNothing},
 	},
-	"POST /api/collections/{collection}/records": {{limitRegister, registering, false}},
+	"POST /api/collections/{collection}/records": {{limitSignUp, registering, byNothing}, {limitRegister, registering, byFailure}},
 }
 
 // registering counts who makes an account for himself.
@@ -113,9 +130,13 @@ func (d *Access) Limit(e *core.RequestEvent) error {
 	if len(rules) == 0 {
 		return e.Next()
 	}
+	// What succeeds costs as much work as what does not.
+	if wait := d.pace.take(d.bucket(limit{name: "d"}, network(e.RealIP())), time.Now()); wait > 0 {
+		return d.refuse(e, TooMany("too_many_requests", "That was a lot of requests. Please wait a moment and try again.", wait))
+	}
 	var in limited
 	_ = e.BindBody(&in) // what cannot be read concerns nobody; PocketBase refuses it
-	var regain []func()
+	regained := map[regain][]func(){}
 	for _, r := range rules {
 		who := r.subject(e, in)
 		if who == "" {
@@ -125,17 +146,34 @@ func (d *Access) Limit(e *core.RequestEvent) error {
 		if err != nil {
 			return d.refuse(e, err)
 		}
-		if r.regain {
-			regain = append(regain, func() { d.regain(e.App, r.limit, who, at) })
-		}
+		regained[r.regain] = append(regained[r.regain], func() { d.regain(e.App, r.limit, who, at) })
 	}
 	err := e.Next()
+	came := byFailure
 	if err == nil && (e.Status() < 400 || e.Get(checkpointKey) == true) { // a checkpoint: what was shown so far was right
-		for _, fn := range regain {
-			fn()
-		}
+		came = bySuccess
+	}
+	for _, fn := range regained[came] {
+		fn()
 	}
 	return err
+}
+
+// ProviderSignIn is the handler of OnRecordAuthWithOAuth2Request: an account that is made by it counts as any other.
+func (d *Access) ProviderSignIn(e *core.RecordAuthWithOAuth2RequestEvent) error {
+	if !e.IsNewRecord || d.exempt(e.RequestEvent) {
+		return e.Next()
+	}
+	who := network(e.RealIP())
+	at, err := d.hit(e.App, limitRegister, who)
+	if err != nil {
+		return d.refuse(e.RequestEvent, err)
+	}
+	if err := e.Next(); err != nil {
+		d.regain(e.App, limitRegister, who, at)
+		return err
+	}
+	return nil
 }
 
 func (d *Access) exempt(e *core.RequestEvent) bool {

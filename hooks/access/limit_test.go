@@ -47,10 +47,8 @@ func (p *panel) serveLimited(t *testing.T) {
 	if p.mux, err = r.BuildMux(); err != nil {
 		t.Fatal(err)
 	}
-	settings := p.Settings()
-	settings.RateLimits.Enabled = false // PocketBase's own are not what is tested
-	if err := p.Save(settings); err != nil {
-		t.Fatal(err)
+	if s := p.Settings().RateLimits; s.Enabled || len(s.Rules) != 0 {
+		t.Fatal("PocketBase's own limits are on, which each instance counts for itself")
 	}
 }
 
@@ -139,6 +137,74 @@ func TestTheStrictLimitsOfEachDoor(t *testing.T) {
 		wantRefused(t, "the fourth", p.from("192.0.2.1:1", "POST", "/api/collections/users/records", "", body(4)), time.Hour)
 		if w := p.from("192.0.2.1:1", "POST", "/api/collections/users/records", root, body(5)); w.Code != 200 {
 			t.Fatalf("an operator's: %d %s", w.Code, w.Body)
+		}
+	})
+	t.Run("what was mistyped is no account, and is counted all the same", func(t *testing.T) {
+		t.Parallel()
+		p := limited(t, access.Config{})
+		const users = "/api/collections/users/records"
+		for i := range 5 {
+			if w := p.from("192.0.2.1:1", "POST", users, "", `{"email":"u@example.test","password":"correct horse","passwordConfirm":"correct house"}`); w.Code != 400 {
+				t.Fatalf("%d: %d %s", i, w.Code, w.Body)
+			}
+		}
+		if w := p.from("192.0.2.1:1", "POST", users, "", `{"email":"u@example.test","password":"correct horse","passwordConfirm":"correct horse"}`); w.Code != 200 {
+			t.Errorf("after five mistakes: %d %s", w.Code, w.Body)
+		}
+		for range 14 {
+			p.from("192.0.2.1:1", "POST", users, "", `{"email":"u@example.test","password":"correct horse","passwordConfirm":"correct horse"}`)
+		}
+		wantRefused(t, "the twenty-first attempt", p.from("192.0.2.1:1", "POST", users, "", `{"email":"v@example.test","password":"correct horse","passwordConfirm":"correct horse"}`), time.Hour)
+	})
+	t.Run("five guesses at the password of a session", func(t *testing.T) {
+		t.Parallel()
+		p := limited(t, access.Config{})
+		p.OnRecordUpdateRequest("users").BindFunc(p.access.UserUpdateRequest)
+		u, token := p.user(t, "alice@example.test", true)
+		change := func(old, next string) *httptest.ResponseRecorder {
+			return p.from("192.0.2.1:1", "PATCH", "/api/collections/users/records/"+u.Id, token, fmt.Sprintf(`{"oldPassword":%q,"password":%q,"passwordConfirm":%q}`, old, next, next))
+		}
+		for range 7 { // a mistake about the new one is no guess
+			if w := change("correct horse battery", "x"); w.Code != 400 {
+				t.Fatalf("%d %s", w.Code, w.Body)
+			}
+		}
+		for i := range 5 {
+			if w := change(fmt.Sprint("guess number ", i), "another long one"); w.Code != 400 {
+				t.Fatalf("%d %s", w.Code, w.Body)
+			}
+		}
+		wantRefused(t, "the sixth", change("correct horse battery", "another long one"), 15*time.Minute)
+		if w := p.from("192.0.2.1:1", "PATCH", "/api/collections/users/records/"+u.Id, token, `{"name":"Alice B"}`); w.Code != 200 {
+			t.Errorf("another field: %d %s", w.Code, w.Body)
+		}
+	})
+	t.Run("three new addresses of an account in an hour", func(t *testing.T) {
+		t.Parallel()
+		p := limited(t, access.Config{})
+		_, token := p.user(t, "alice@example.test", true)
+		ask := func(i int) *httptest.ResponseRecorder {
+			return p.from(fmt.Sprintf("192.0.2.%d:1", i), "POST", "/api/collections/users/request-email-change", token, fmt.Sprintf(`{"newEmail":"n%d@example.test"}`, i))
+		}
+		for i := range 3 {
+			if w := ask(i); w.Code != 204 {
+				t.Fatalf("%d %s", w.Code, w.Body)
+			}
+		}
+		wantRefused(t, "the fourth", ask(4), time.Hour)
+	})
+	t.Run("a network at the doors in a minute, whatever comes of it", func(t *testing.T) {
+		t.Parallel()
+		p := limited(t, access.Config{})
+		last := httptest.NewRecorder()
+		for range 200 { // a minute may turn meanwhile
+			if last = p.from("192.0.2.1:1", "POST", "/api/collections/users/request-verification", "", `{}`); last.Code == 429 {
+				break
+			}
+		}
+		wantRefused(t, "too many", last, time.Minute)
+		if w := p.from("192.0.2.1:1", "GET", "/api/v1/account", "", ""); w.Code != 401 {
+			t.Errorf("other routes: %d", w.Code)
 		}
 	})
 	t.Run("three mails to an address in an hour, from anywhere", func(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 const (
 	DefaultTokenPace   = 6000 // requests per minute of one token
 	DefaultAddressPace = 3000 // requests per minute of one network without a token
+	doorPace           = 60   // requests per minute of one network to the doors of accounts
 	paceSpan           = time.Minute
 	tellEvery          = time.Second
 	quietShare         = 20     // below 1/20 of the limit nothing is told

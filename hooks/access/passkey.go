@@ -138,7 +138,16 @@ func (d *Access) relyingOn() (*webauthn.WebAuthn, error) {
 // challenge stores what has to be known when the answer comes, and returns its id.
 func (d *Access) challenge(app core.App, purpose, holder, user string, data *webauthn.SessionData) (string, error) {
 	var id string
-	err := collections.Tx(app, nil, func(tx core.App) error {
+	var locks []collections.Lock
+	if user != "" {
+		locks = []collections.Lock{userLock(user)}
+	}
+	err := collections.Tx(app, locks, func(tx core.App) error {
+		if user != "" {
+			if _, err := (Actor{Type: TypeUser, ID: user}).account(tx); err != nil {
+				return err
+			}
+		}
 		row, err := collections.NewPasskeyChallenge(tx)
 		if err != nil {
 			return err
@@ -264,6 +273,9 @@ func (d *Access) register(e *core.RequestEvent) error {
 	var codes []string
 	now := time.Now()
 	err = collections.Tx(e.App, accountLocks(a.ID), func(tx core.App) error {
+		if err := a.Still(tx); err != nil {
+			return err
+		}
 		before, err := factorsOf(tx, a.ID)
 		if err != nil {
 			return err

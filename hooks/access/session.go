@@ -115,6 +115,9 @@ func (d *Access) SignedIn(e *core.RecordAuthRequestEvent) error {
 	var held *checkpoint
 	err := collections.Tx(e.App, accountLocks(e.Record.Id), func(tx core.App) error {
 		held = nil
+		if err := unchanged(tx, e.Record); err != nil { // the password that was shown may be the old one by now
+			return err
+		}
 		f, err := factorsOf(tx, e.Record.Id)
 		if err != nil {
 			return err
@@ -148,6 +151,9 @@ func (d *Access) SignedIn(e *core.RecordAuthRequestEvent) error {
 		}
 		return d.auditor.Write(tx, a.Audit(), audit.Entry{Action: "user.sign_in", ResourceType: "users", Resource: e.Record.Id, Metadata: map[string]any{"session": s.Id, "method": e.AuthMethod}})
 	})
+	if errors.Is(err, errChanged) {
+		return e.BadRequestError("This account has just changed. Please sign in again.", nil)
+	}
 	if err != nil {
 		return fmt.Errorf("begin a session of %s: %w", e.Record.Id, err)
 	}
@@ -304,17 +310,19 @@ func end(tx core.App, id, why string, now time.Time) error {
 // TokensVoided ends the sessions of an account whose tokens are void, in the transaction that made them so: a new
 // password, a new address. Whoever did it himself goes on; see UserUpdateRequest.
 func TokensVoided(tx core.App, user string) error {
-	now := time.Now()
-	live, err := liveSessions(tx, user, now)
-	if err != nil {
-		return err
-	}
-	for _, s := range live {
-		if err := end(tx, s.Id, endedPassword, now); err != nil {
+	return collections.Tx(tx, []collections.Lock{userLock(user)}, func(tx core.App) error { // who signs in holds it
+		now := time.Now()
+		live, err := liveSessions(tx, user, now)
+		if err != nil {
 			return err
 		}
-	}
-	return nil
+		for _, s := range live {
+			if err := end(tx, s.Id, endedPassword, now); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // LoadSession is middleware for every route, after PocketBase has read the token: a token of a session that has

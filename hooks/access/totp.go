@@ -53,6 +53,9 @@ func (d *Access) beginTOTP(e *core.RequestEvent) error {
 	}
 	locks := append(accountLocks(a.ID), secrets.Lock(secrets.System))
 	err = collections.Tx(e.App, locks, func(tx core.App) error {
+		if err := a.Still(tx); err != nil {
+			return err
+		}
 		row, err := totpOf(tx, a.ID)
 		if errors.Is(err, sql.ErrNoRows) {
 			if row, err = collections.NewTotpFactor(tx); err == nil {

@@ -73,6 +73,7 @@ func (oneKey) Refresh(core.App) error { return nil }
 type Log struct {
 	keys  Keys
 	sink  HeadSink
+	more  []HeadSink // read at a verification only
 	log   *slog.Logger
 	heads sync.Mutex // one WriteHeads at a time; guards the sink's tail
 }
@@ -93,6 +94,9 @@ func Rotating(keys Keys, heads HeadSink, log *slog.Logger) *Log {
 	}
 	return &Log{keys: keys, sink: heads, log: log}
 }
+
+// With adds places where other panels keep signed heads, for a verification.
+func (l *Log) With(more ...HeadSink) { l.more = append(l.more, more...) }
 
 // Lock is what a transaction holds that writes to a tenant's chain.
 func Lock(tenant string) collections.Lock {

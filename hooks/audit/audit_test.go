@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
@@ -244,6 +246,8 @@ func TestHeadsFile(t *testing.T) {
 		{"a line is removed", func(l []string) []string { return slices.Delete(l, 1, 2) }, false},
 		{"lines are swapped", func(l []string) []string { l[1], l[2] = l[2], l[1]; return l }, false},
 		{"a line is repeated", func(l []string) []string { return append(l, l[0]) }, false},
+		{"the last line is removed", func(l []string) []string { return l[:3] }, false},
+		{"all lines are removed", func([]string) []string { return nil }, false},
 		{"rubbish is added", func(l []string) []string { return append(l, "{}") }, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -271,6 +275,102 @@ func TestHeadsFile(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Whoever removes the signed heads removes what would tell of him; that they were there is in the database, too, and a
+// panel that goes on signing does not cover it up.
+func TestSignedHeadsDoNotDisappear(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		lose func(path string) error
+	}{
+		{"the file is removed", os.Remove},
+		{"the file is emptied", func(path string) error { return os.Truncate(path, 0) }},
+		{"its end is cut off", func(path string) error {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(path, b[:bytes.IndexByte(b, '\n')+1], 0o600)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			app, l := newApp(t), newLog(t, audit.Dir(dir))
+			for range 3 {
+				write(t, app, l, acme, 1)
+				if err := l.WriteHeads(app); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := c.lose(filepath.Join(dir, "heads.jsonl")); err != nil {
+				t.Fatal(err)
+			}
+			lost := func(when string) {
+				t.Helper()
+				rep := verify(t, app, l, acme)
+				if !slices.ContainsFunc(rep.Problems, func(p audit.Problem) bool { return p.Fault == audit.FaultHeadFile }) {
+					t.Errorf("%s: %+v", when, rep)
+				}
+			}
+			lost("at once")
+			for range 2 {
+				write(t, app, l, acme, 1)
+				_ = l.WriteHeads(app) // it may say so
+				lost("after more was signed")
+			}
+			// All of a chain goes with it, and it begins anew.
+			exec(t, app, "DELETE FROM audit_logs")
+			exec(t, app, "DELETE FROM audit_heads")
+			write(t, app, l, acme, 1)
+			lost("with the whole chain")
+		})
+	}
+}
+
+// Each of two panels signs in a folder of its own; a verification is told of both.
+func TestSignedHeadsOfTwoPanels(t *testing.T) {
+	t.Parallel()
+	here, there := audit.Dir(t.TempDir()), audit.Dir(t.TempDir())
+	app := newApp(t)
+	for range 2 {
+		for _, dir := range []audit.Dir{here, there} {
+			l := newLog(t, dir)
+			write(t, app, l, acme, 1)
+			if err := l.WriteHeads(app); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	l := newLog(t, here)
+	if rep := verify(t, app, l, acme); rep.Faults != 1 || rep.Problems[0].Fault != audit.FaultHeadFile || rep.Heads != 2 {
+		t.Errorf("without the other's: %+v", rep)
+	}
+	l.With(there)
+	if rep := verify(t, app, l, acme); !rep.OK() || rep.Heads != 4 {
+		t.Errorf("with the other's: %+v", rep)
+	}
+}
+
+// A chain is signed within the hour. One that is older and was never signed has lost its signed heads with its rows.
+func TestAChainThatWasNeverSignedIsFound(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		app, l := collectionstest.Base(t), newLog(t, audit.Dir(t.TempDir()))
+		write(t, app, l, acme, 1)
+		time.Sleep(2 * time.Hour)
+		write(t, app, l, acme, 1)
+		if rep := verify(t, app, l, acme); !rep.OK() {
+			t.Errorf("after two hours: %+v", rep)
+		}
+		time.Sleep(2 * time.Hour)
+		write(t, app, l, acme, 1)
+		if rep := verify(t, app, l, acme); rep.Faults != 1 || rep.Problems[0].Fault != audit.FaultHeadFile {
+			t.Errorf("after four hours: %+v", rep)
+		}
+	})
 }
 
 func TestALineCutShortByACrashSpoilsNoOther(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
@@ -17,7 +18,7 @@ const globex = "globexaaaaaaaaa"
 // tenantRow puts the row of an organisation into the database, by name only.
 func tenantRow(t *testing.T, app core.App, id string) {
 	t.Helper()
-	_, err := app.NonconcurrentDB().Insert(collections.Tenants, dbx.Params{"id": id, "name": "X", "slug": id, "status": "DELETED", "created": "2026-01-01 00:00:00.000Z", "updated": "2026-01-01 00:00:00.000Z"}).Execute()
+	_, err := app.NonconcurrentDB().Insert(collections.Tenants, dbx.Params{"id": id, "name": "X", "slug": id, "status": "DELETED", "created": collections.Stamp(time.Now()), "updated": collections.Stamp(time.Now())}).Execute()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,6 +91,24 @@ func TestAPurgedChainIsGoneAndProved(t *testing.T) {
 }
 
 // Whoever can write the database, and has no key, removes a chain.
+// A chain that was removed whole and goes on with a new first row begins too late.
+func TestAChainThatBeginsAnewIsFound(t *testing.T) {
+	t.Parallel()
+	app, l := newApp(t), newLog(t, nil)
+	tenantRow(t, app, acme)
+	write(t, app, l, acme, 3)
+	exec(t, app, "DELETE FROM audit_logs")
+	exec(t, app, "DELETE FROM audit_heads")
+	write(t, app, l, acme, 1)
+	if rep := verify(t, app, l, acme); !rep.OK() {
+		t.Errorf("in the same minute nobody can tell: %+v", rep)
+	}
+	exec(t, app, "UPDATE tenants SET created = '"+collections.Stamp(time.Now().Add(-time.Hour))+"'")
+	if rep := verify(t, app, l, acme); rep.Faults != 1 || rep.Problems[0].Fault != audit.FaultMissing {
+		t.Errorf("%+v", rep)
+	}
+}
+
 func TestAChainThatIsGoneWithoutProofIsFound(t *testing.T) {
 	t.Parallel()
 	const drop = "DELETE FROM audit_logs WHERE tenant = 'acmeaaaaaaaaaaa'"

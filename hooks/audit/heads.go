@@ -112,7 +112,7 @@ func sign(key []byte, h signedHead) string {
 
 // WriteHeads appends the head of every chain that grew since the last call to the sink. It is meant to
 // run hourly. A chain whose end does not fit its head is not signed and is named in the error; the
-// others are written all the same.
+// others are written all the same. So is a sink that has lost lines: what it had is remembered, and Verify misses it.
 func (l *Log) WriteHeads(app core.App) error {
 	if l.sink == nil {
 		return nil
@@ -122,7 +122,11 @@ func (l *Log) WriteHeads(app core.App) error {
 	if err := l.keys.Refresh(app); err != nil {
 		return err
 	}
-	written, prev, _, err := l.readHeads(nil)
+	files, err := headFiles(app)
+	if err != nil {
+		return err
+	}
+	file, err := l.readHeads(l.sink, files, nil)
 	if err != nil {
 		return err
 	}
@@ -142,58 +146,107 @@ func (l *Log) WriteHeads(app core.App) error {
 			refused = append(refused, fmt.Errorf("the audit chain of tenant %q does not end in its head", head.Tenant()))
 			continue
 		}
-		if last, ok := written[head.Tenant()]; ok && last.Seq == head.Seq() && last.MAC == row.MAC() {
+		if last, ok := file.last[head.Tenant()]; ok && last.Seq == head.Seq() && last.MAC == row.MAC() {
 			continue
 		}
-		h := signedHead{At: now, Tenant: head.Tenant(), Seq: head.Seq(), MAC: row.MAC(), Prev: prev}
+		h := signedHead{At: now, Tenant: head.Tenant(), Seq: head.Seq(), MAC: row.MAC(), Prev: file.tip}
 		h.Sig = sign(l.keys.All()[0], h)
-		prev = h.Sig
 		line, err := json.Marshal(h)
 		if err != nil {
 			return fmt.Errorf("encode an audit head: %w", err)
 		}
-		lines = append(lines, line)
+		lines, file.tip = append(lines, line), h.Sig
+		if file.origin == "" {
+			file.origin = h.Sig
+		}
 	}
 	if len(lines) > 0 {
 		if err := l.sink.Append(lines); err != nil {
 			return err
 		}
 	}
+	if err := remember(app, files, file); err != nil {
+		refused = append(refused, err)
+	}
 	return errors.Join(refused...)
 }
 
-// readHeads walks the sink: the last good head of every tenant, the signature the next line builds on,
-// and how many lines are not as we wrote them. each, if not nil, sees every good head.
-func (l *Log) readHeads(each func(signedHead) error) (last map[string]signedHead, prev string, bad int, err error) {
-	last = map[string]signedHead{}
+// headFiles are the files of signed heads that were written to, by their first line.
+func headFiles(app core.App) (map[string]*collections.AuditFile, error) {
+	rows, err := collections.Every[collections.AuditFile](app, collections.AuditFiles, "created, id", 0)
+	if err != nil {
+		return nil, fmt.Errorf("read which signed heads there are: %w", err)
+	}
+	out := map[string]*collections.AuditFile{}
+	for _, r := range rows {
+		out[r.Origin()] = r
+	}
+	return out, nil
+}
+
+// remember keeps how far a file of signed heads goes, so that it cannot become shorter unseen.
+func remember(app core.App, files map[string]*collections.AuditFile, file headFile) error {
+	row := files[file.origin]
+	switch {
+	case file.origin == "" || row != nil && row.Tip() == file.tip:
+		return nil
+	case row != nil && !file.whole:
+		return errors.New("the file of signed heads has lost its last lines")
+	case row == nil:
+		var err error
+		if row, err = collections.NewAuditFile(app); err != nil {
+			return err
+		}
+		row.SetOrigin(file.origin)
+	}
+	row.SetTip(file.tip)
+	return collections.Tx(app, nil, func(tx core.App) error { return permit.Save(tx, row) })
+}
+
+// headFile is what was read of a sink.
+type headFile struct {
+	origin, tip string                // signatures of its first and its last good line
+	last        map[string]signedHead // the last good head of every tenant
+	whole       bool                  // it has the line that it is known to go to
+	bad         int                   // lines that are not as we wrote them
+}
+
+// readHeads walks a sink. each, if not nil, sees every good head.
+func (l *Log) readHeads(sink HeadSink, known map[string]*collections.AuditFile, each func(signedHead) error) (headFile, error) {
+	f := headFile{last: map[string]signedHead{}}
 	all := l.keys.All()
 	version := len(all) - 1
-	err = l.sink.Each(func(line []byte) error {
+	err := sink.Each(func(line []byte) error {
 		var h signedHead
 		if json.Unmarshal(line, &h) != nil {
-			bad++
+			f.bad++
 			return nil
 		}
 		by := signedBy(all, version, h.Sig, func(key []byte) string { return sign(key, h) })
 		if by < 0 {
-			bad++
+			f.bad++
 			return nil
 		}
 		version = by
-		if h.Prev != prev {
-			bad++ // a good line, but its predecessor is gone or was moved
+		if h.Prev != f.tip {
+			f.bad++ // a good line, but its predecessor is gone or was moved
 		}
-		prev = h.Sig
-		last[h.Tenant] = h
+		if f.origin == "" {
+			f.origin = h.Sig
+		}
+		if row := known[f.origin]; row != nil && row.Tip() == h.Sig {
+			f.whole = true
+		}
+		f.tip, f.last[h.Tenant] = h.Sig, h
 		if each == nil {
 			return nil
 		}
 		return each(h)
 	})
 	if err != nil {
-		return nil, "", 0, fmt.Errorf("read the audit heads: %w", err)
+		return headFile{}, fmt.Errorf("read the audit heads: %w", err)
 	}
-	return last, prev, bad, nil
+	return f, nil
 }
 
 // Anchor signs every head anew that an older version of the key signed and that is as it was written:

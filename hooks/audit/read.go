@@ -19,6 +19,22 @@ type Filter struct {
 	From, To time.Time
 }
 
+// Said is the filter for an audit row: what it asks for, and nothing else that a request may have held.
+func (f Filter) Said() map[string]any {
+	out := map[string]any{}
+	for name, v := range map[string]string{"actor": f.Actor, "action": f.Action, "resource": f.Resource} {
+		if v != "" {
+			out[name] = clean(v, 64)
+		}
+	}
+	for name, at := range map[string]time.Time{"from": f.From, "to": f.To} {
+		if !at.IsZero() {
+			out[name] = at.UTC().Format(time.RFC3339)
+		}
+	}
+	return out
+}
+
 // Line is a row of the log for reading.
 type Line struct {
 	Seq          int64          `json:"seq"`

@@ -31,7 +31,9 @@ var secretWords = map[string]bool{
 var secretValue = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(strings.Join([]string{
 		`-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|$)`,
-		`eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*`,      // JSON Web Token
+		`eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?`, // JSON Web Token, and our intent tokens
+		`\bmk_[a-z2-7]{10,}`,                                           // our API keys
+		`\bm[rc]1\.[A-Za-z0-9._-]{8,}`,                                 // our refresh tokens and checkpoints
 		`\b(?:sk|rk|pk)_(?:live|test)_[A-Za-z0-9]{8,}`,                 // Stripe keys
 		`\bwhsec_[A-Za-z0-9+/=]{8,}`,                                   // Stripe webhook secret
 		`\b(?:ghp|gho|ghs|github_pat|xox[abpr])[_-][A-Za-z0-9_-]{10,}`, // GitHub, Slack

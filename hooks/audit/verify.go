@@ -4,9 +4,11 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/types"
 
 	"github.com/mambahost/mamba/collections"
 )
@@ -27,7 +29,7 @@ const (
 	FaultBroken   Fault = "broken"    // a row does not follow the one before it: reordered, replaced, inserted
 	FaultHead     Fault = "head"      // the chain does not end where its head says: cut tail or forged head
 	FaultRollback Fault = "rollback"  // a signed head names a row that is not there or is another: the chain was cut and continued
-	FaultHeadFile Fault = "head_file" // lines of the signed heads were edited, removed or moved
+	FaultHeadFile Fault = "head_file" // lines of the signed heads were edited, removed or moved, or there are none where there must be
 )
 
 // Problem is one fault.
@@ -46,6 +48,8 @@ type Report struct {
 	Purged   bool  // the tenant was purged, and the installation's chain proves it
 	Faults   int64 // all of them
 	Problems []Problem
+
+	began, ended time.Time // when its first and its last row were written
 }
 
 // OK reports whether nothing was found.
@@ -91,12 +95,10 @@ func (l *Log) verifyLiving(app core.App, rep *Report) error {
 	if err := l.verifyChain(app, rep); err != nil {
 		return fmt.Errorf("verify the audit chain of tenant %q: %w", rep.Tenant, err)
 	}
-	if rep.Rows == 0 && rep.OK() && rep.Tenant != "" {
-		if err := l.verifyMissing(app, rep); err != nil {
-			return err
-		}
+	if err := l.verifyBeginning(app, rep); err != nil {
+		return err
 	}
-	return l.signedHeads(rep, func(h signedHead) error {
+	return l.signedHeads(app, rep, func(h signedHead) error {
 		row, err := l.rowAt(app, rep.Tenant, h.Seq)
 		if err != nil {
 			return err
@@ -108,28 +110,78 @@ func (l *Log) verifyLiving(app core.App, rep *Report) error {
 	})
 }
 
-// signedHeads calls fn with each signed head of the report's tenant, and reports lines that are not as they were written.
-func (l *Log) signedHeads(rep *Report, fn func(signedHead) error) error {
+// unsigned is how long a chain may go on without any signed head. One is due in the hour.
+const unsigned = 3 * time.Hour
+
+// signedHeads calls fn with each signed head of the report's tenant, and reports lines that are not as they were written,
+// files of which there is less than there was, and a chain that should be in one and is not.
+func (l *Log) signedHeads(app core.App, rep *Report, fn func(signedHead) error) error {
 	if l.sink == nil {
 		return nil
 	}
 	l.heads.Lock()
 	defer l.heads.Unlock()
-	_, _, bad, err := l.readHeads(func(h signedHead) error {
-		if h.Tenant != rep.Tenant {
-			return nil
-		}
-		rep.Heads++
-		return fn(h)
-	})
+	files, err := headFiles(app)
 	if err != nil {
 		return err
 	}
-	if bad > 0 {
-		rep.add(FaultHeadFile, 0, "", "%d lines of the signed heads are not as they were written", bad)
+	for _, sink := range l.sinks() {
+		f, err := l.readHeads(sink, files, func(h signedHead) error {
+			if h.Tenant != rep.Tenant {
+				return nil
+			}
+			rep.Heads++
+			return fn(h)
+		})
+		if err != nil {
+			return err
+		}
+		if f.bad > 0 {
+			rep.add(FaultHeadFile, 0, "", "%d lines of the signed heads are not as they were written", f.bad)
+		}
+		if f.whole {
+			delete(files, f.origin)
+		}
+	}
+	for origin := range files {
+		rep.add(FaultHeadFile, 0, "", "the signed heads that begin with %.12s are not here, or their last lines were removed; if another panel keeps them, name its folder with --heads", origin)
+	}
+	if rep.Heads == 0 && rep.ended.Sub(rep.began) > unsigned {
+		rep.add(FaultHeadFile, 0, "", "no head of this chain was ever signed")
 	}
 	return nil
 }
+
+func (l *Log) sinks() []HeadSink { return append([]HeadSink{l.sink}, l.more...) }
+
+// verifyBeginning looks at where a chain begins: an organisation begins with a row, and so does an installation, when it
+// makes its certificate authority.
+func (l *Log) verifyBeginning(app core.App, rep *Report) error {
+	of := app.DB().Select("created").From(collections.Tenants).Where(dbx.HashExp{"id": rep.Tenant})
+	if rep.Tenant == "" {
+		of = app.DB().Select("created").From(collections.Authorities).OrderBy("created")
+	}
+	var since types.DateTime
+	err := of.Limit(1).Row(&since)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil // a test of this room, or an organisation of which only the chain is left
+	}
+	if err != nil {
+		return fmt.Errorf("read when tenant %q began: %w", rep.Tenant, err)
+	}
+	switch late := rep.began.Sub(since.Time()); {
+	case rep.Rows == 0 && rep.OK() && rep.Tenant != "":
+		rep.add(FaultMissing, 0, "", "the organisation has no rows, and nothing proves that it was purged")
+	case rep.Rows == 0 && rep.OK():
+		rep.add(FaultMissing, 0, "", "the installation has no rows")
+	case rep.Rows > 0 && late > mostLate:
+		rep.add(FaultMissing, 0, "", "the chain begins %s after what it is about: the rows of before are missing", late.Round(time.Second))
+	}
+	return nil
+}
+
+// mostLate is how long after its organisation a chain may begin; they are written in one transaction.
+const mostLate = time.Minute
 
 // VerifyAll verifies every chain there is: those with rows, with a head, of an organisation, or named by a signed head.
 func (l *Log) VerifyAll(app core.App) ([]Report, error) {
@@ -142,17 +194,22 @@ func (l *Log) VerifyAll(app core.App) ([]Report, error) {
 	for _, t := range tenants {
 		known[t] = true
 	}
+	if !known[""] { // every installation has one
+		tenants, known[""] = append(tenants, ""), true
+	}
 	if err := l.keys.Refresh(app); err != nil {
 		return nil, fmt.Errorf("read the keys of the audit chain: %w", err)
 	}
 	if l.sink != nil {
-		signed, _, _, err := l.readHeads(nil)
-		if err != nil {
-			return nil, err
-		}
-		for t := range signed {
-			if !known[t] {
-				tenants = append(tenants, t)
+		for _, sink := range l.sinks() {
+			f, err := l.readHeads(sink, nil, nil)
+			if err != nil {
+				return nil, err
+			}
+			for t := range f.last {
+				if !known[t] {
+					tenants, known[t] = append(tenants, t), true
+				}
 			}
 		}
 	}
@@ -216,7 +273,10 @@ func (l *Log) verifyRows(app core.App, rep *Report, w *walk) error {
 			return err
 		}
 		for _, r := range rows {
-			rep.Rows++
+			if rep.Rows++; rep.Rows == 1 {
+				rep.began = r.At()
+			}
+			rep.ended = r.At()
 			switch {
 			case r.Seq() > w.want:
 				rep.add(FaultMissing, w.want, "", "rows %d to %d are missing", w.want, r.Seq()-1)

@@ -28,6 +28,9 @@ func (c *Compliance) deleteAccount(e *core.RequestEvent) error {
 		a.Name = "" // what is written about this stays
 	}
 	err = collections.Tx(e.App, []collections.Lock{audit.Lock("")}, func(tx core.App) error {
+		if err := a.Still(tx); err != nil {
+			return err
+		}
 		account, err := tx.FindRecordById("users", a.ID)
 		if err != nil {
 			return fmt.Errorf("find the account %s: %w", a.ID, err)

@@ -42,6 +42,7 @@ type Servers interface {
 
 // Samples is metering.Metering.
 type Samples interface {
+	Count(ctx context.Context, tenant string) (int64, error)
 	Forget(ctx context.Context, tenant string) (int64, error)
 }
 
@@ -62,7 +63,9 @@ type Config struct {
 	Cut func(tx core.App, tenant string) error
 	// Look is how long a purge waits before it looks again whether servers are gone. Default 15 s.
 	Look time.Duration
-	Log  *slog.Logger // default slog.Default()
+	// Stall is how long a download waits for a reader who takes nothing. Default 1 min.
+	Stall time.Duration
+	Log   *slog.Logger // default slog.Default()
 }
 
 // Compliance is the room. Its methods are safe for concurrent use.
@@ -71,10 +74,13 @@ type Compliance struct{ Config }
 // New checks the configuration and registers the jobs and what runs by the clock.
 func New(c Config) (*Compliance, error) {
 	if c.App == nil || c.Access == nil || c.Tenancy == nil || c.Jobs == nil || c.Events == nil || c.Audit == nil || c.Incidents == nil || c.Servers == nil || c.Samples == nil || len(c.Rooms) == 0 || c.Cut == nil {
-		return nil, errors.New("compliance: every field but Sealed, Look and Log is required")
+		return nil, errors.New("compliance: every field but Sealed, Look, Stall and Log is required")
 	}
 	if c.Look <= 0 {
 		c.Look = 15 * time.Second
+	}
+	if c.Stall <= 0 {
+		c.Stall = time.Minute
 	}
 	if c.Log == nil {
 		c.Log = slog.Default()

@@ -11,6 +11,7 @@ import (
 	"hash"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/pocketbase/dbx"
@@ -49,7 +50,7 @@ const (
 )
 
 func (c *Compliance) handleExport() {
-	c.Jobs.Handle(exportJob, jobs.Options{MaxAttempts: 4, BackoffMin: 5 * time.Second, BackoffMax: 5 * time.Minute, Timeout: time.Hour}, c.export, c.exportGivenUp)
+	c.Jobs.Handle(exportJob, jobs.Options{MaxAttempts: 4, BackoffMin: 5 * time.Second, BackoffMax: 5 * time.Minute, Timeout: time.Hour, AtOnce: 2}, c.export, c.exportGivenUp)
 	c.Jobs.Cron("compliance.expire", "20 * * * *", jobs.Skip, c.Expire)
 }
 
@@ -251,9 +252,6 @@ func (c *Compliance) download(e *core.RequestEvent) error {
 	h.Set("Content-Length", fmt.Sprint(x.Bytes()))
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Disposition", fmt.Sprintf(`attachment; filename="%s-%s.zip"`, row.Slug(), x.Created().UTC().Format(time.DateOnly)))
-	if err := http.NewResponseController(e.Response).SetWriteDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return err
-	}
 	e.Response.WriteHeader(http.StatusOK)
 	return c.send(e, x, func() error {
 		if err := a.Still(e.App); err != nil {
@@ -263,10 +261,39 @@ func (c *Compliance) download(e *core.RequestEvent) error {
 	})
 }
 
+// stopwatch is how long a download may wait for its reader.
+type stopwatch struct {
+	rc   *http.ResponseController
+	each time.Duration
+	mu   sync.Mutex
+	over bool // guarded by mu
+}
+
+// next gives the next piece its time; errEnded after end.
+func (s *stopwatch) next() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return errEnded
+	}
+	if err := s.rc.SetWriteDeadline(time.Now().Add(s.each)); !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	return nil
+}
+
+// end has a write that waits return, and no other begin.
+func (s *stopwatch) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
+	_ = s.rc.SetWriteDeadline(time.Unix(1, 0))
+}
+
 // send writes the parts of an archive, and asks meanwhile whether its reader still may: his right may end while a slow
-// reader waits. What fails now cuts the file off, which its reader sees by its length.
+// reader waits. One who takes nothing is not waited for. What fails now cuts the file off, which its reader sees by its length.
 func (c *Compliance) send(e *core.RequestEvent, x *collections.Export, may func() error) error {
-	rc := http.NewResponseController(e.Response)
+	watch := &stopwatch{rc: http.NewResponseController(e.Response), each: c.Stall}
 	sent, asked := make(chan struct{}), make(chan struct{})
 	var refused error
 	go func() { // ends with this function, which waits for it
@@ -280,19 +307,19 @@ func (c *Compliance) send(e *core.RequestEvent, x *collections.Export, may func(
 			case <-again.C:
 			}
 			if refused = may(); refused != nil {
-				_ = rc.SetWriteDeadline(time.Unix(1, 0)) // a write that waits returns
+				watch.end()
 				return
 			}
 		}
 	}()
-	err := c.sendParts(e, x, asked)
+	err := c.sendParts(e, x, watch)
 	close(sent)
 	<-asked
 	return errors.Join(refused, err)
 }
 
 // sendParts writes until the archive or the right to it ends.
-func (c *Compliance) sendParts(e *core.RequestEvent, x *collections.Export, ended <-chan struct{}) error {
+func (c *Compliance) sendParts(e *core.RequestEvent, x *collections.Export, watch *stopwatch) error {
 	for i := range x.Parts() {
 		part, err := collections.One[collections.ExportPart](e.App, collections.ExportParts, dbx.HashExp{"export": x.Id, "number": i, "tenant": x.Tenant()})
 		if err != nil {
@@ -303,10 +330,8 @@ func (c *Compliance) sendParts(e *core.RequestEvent, x *collections.Export, ende
 			return fmt.Errorf("decode part %d of export %s: %w", i, x.Id, err)
 		}
 		for piece := range slices.Chunk(raw, pieceBytes) {
-			select {
-			case <-ended:
-				return errEnded
-			default:
+			if err := watch.next(); err != nil {
+				return err
 			}
 			if _, err := e.Response.Write(piece); err != nil {
 				return err

@@ -97,16 +97,16 @@ func (c *Compliance) purge(ctx context.Context, r *jobs.Run) error {
 	return jobs.Wait(sweepAfter)
 }
 
-// forget removes the samples of a tenant. They are in a store of their own, so how many there were is kept for the proof
-// at the first attempt.
+// forget removes the samples of a tenant. They are in a store of their own, so how many there were is counted and kept
+// for the proof before the first of them goes.
 func (c *Compliance) forget(ctx context.Context, r *jobs.Run, tenant string) (int64, error) {
 	var before int64
-	err := r.Step("samples", func(ctx context.Context) (any, error) { return c.Samples.Forget(ctx, tenant) }, &before)
+	err := r.Step("samples", func(ctx context.Context) (any, error) { return c.Samples.Count(ctx, tenant) }, &before)
 	if err != nil {
 		return 0, err
 	}
-	since, err := c.Samples.Forget(ctx, tenant)
-	return before + since, err
+	gone, err := c.Samples.Forget(ctx, tenant)
+	return max(before, gone), err // less went now if an attempt before had begun with it
 }
 
 // locks are those of a transaction that removes what there is of a tenant.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -37,18 +38,26 @@ const due = `j.[[state]] IN ('ready','waiting') AND j.[[run_at]] <= {:now}
 
 // claim takes up to limit due jobs of the kinds that this process handles, the most urgent first.
 func (q *Queue) claim(now time.Time, limit int) ([]*Run, error) {
-	in, params := q.kindList()
+	busy := map[string]int{}
+	for _, r := range q.snapshot() {
+		busy[r.job.Kind()]++
+	}
+	in, params := q.claimable(busy, now)
 	if in == "" {
 		return nil, nil
 	}
-	params["now"], params["lease"] = collections.Stamp(now), collections.Stamp(now.Add(q.cfg.LeaseFor))
 	if some, err := q.anyDue(in, params); !some || err != nil {
 		return nil, err
 	}
 	var runs []*Run
 	err := collections.Tx(q.app, []collections.Lock{claimLock}, func(tx core.App) error {
 		runs = nil
+		busy := maps.Clone(busy)
+		in, params := in, params
 		for range limit {
+			if in == "" {
+				break
+			}
 			r, err := q.claimOne(tx, in, params, now)
 			if err != nil {
 				return err
@@ -57,6 +66,8 @@ func (q *Queue) claim(now time.Time, limit int) ([]*Run, error) {
 				break
 			}
 			runs = append(runs, r)
+			busy[r.job.Kind()]++
+			in, params = q.claimable(busy, now)
 		}
 		return nil
 	})
@@ -108,12 +119,21 @@ func (q *Queue) claimOne(tx core.App, in string, params dbx.Params, now time.Tim
 	return r, nil
 }
 
-// kindList returns the placeholders of the registered kinds.
-func (q *Queue) kindList() (string, dbx.Params) {
+// claimable is kindList without the kinds of which as many run as may, with what a claim needs beside it.
+func (q *Queue) claimable(busy map[string]int, now time.Time) (string, dbx.Params) {
+	in, params := q.kindList(func(k *kind) bool { return k.AtOnce == 0 || busy[k.name] < k.AtOnce })
+	params["now"], params["lease"] = collections.Stamp(now), collections.Stamp(now.Add(q.cfg.LeaseFor))
+	return in, params
+}
+
+// kindList returns the placeholders of those of the registered kinds that are wanted; nil: all.
+func (q *Queue) kindList(wanted func(*kind) bool) (string, dbx.Params) {
 	params := dbx.Params{}
 	var names []string
-	for name := range q.kinds {
-		names = append(names, name)
+	for name, k := range q.kinds {
+		if wanted == nil || wanted(k) {
+			names = append(names, name)
+		}
 	}
 	slices.Sort(names)
 	for i, name := range names {
@@ -377,7 +397,7 @@ var errWorkerLost = errors.New("the worker was lost: its process died or could n
 // reap returns jobs whose lease ran out. The lost attempt counts, so that a job which kills its process
 // ends as dead.
 func (q *Queue) reap() {
-	in, params := q.kindList()
+	in, params := q.kindList(nil)
 	if in == "" {
 		return
 	}

@@ -103,6 +103,9 @@ type Options struct {
 	BackoffMin  time.Duration // before the second attempt, doubled for each further one; default 1 s
 	BackoffMax  time.Duration // default 5 min
 	Timeout     time.Duration // of one attempt; default 10 min
+	// AtOnce is how many jobs of the kind run at once in this process; 0: as many as there are workers. It is for what
+	// waits for somebody else's machines: however slow those are, workers are left for the rest.
+	AtOnce int
 	// UndoLocks are what the undo of a job needs, nil for none. Cancel, SupersedeAll and Discard run
 	// in their caller's transaction, which has to hold them.
 	UndoLocks func(j *collections.Job) []collections.Lock

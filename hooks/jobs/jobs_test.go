@@ -703,6 +703,40 @@ func TestWorkersAreBounded(t *testing.T) {
 	})
 }
 
+// Of a kind that waits for others, as many run at once as may, and the other workers are there for the rest.
+func TestAKindLeavesWorkersToOthers(t *testing.T) {
+	bubble(t, func(t *testing.T, app core.App) {
+		q := New(app, Config{Log: quiet, Workers: 4})
+		var slow, most, quick atomic.Int64
+		release := make(chan struct{})
+		q.Handle("slow", Options{AtOnce: 2}, func(ctxT, *Run) error {
+			most.Store(max(most.Load(), slow.Add(1)))
+			defer slow.Add(-1)
+			<-release
+			return nil
+		}, nil)
+		q.Handle("quick", Options{}, func(ctxT, *Run) error { quick.Add(1); return nil }, nil)
+		for range 10 {
+			enqueue(t, q, app, Job{Kind: "slow", Priority: 9})
+		}
+		for range 5 {
+			enqueue(t, q, app, Job{Kind: "quick"})
+		}
+		start(t, q)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if slow.Load() != 2 || quick.Load() != 5 {
+			t.Errorf("%d slow ones run beside each other and %d of 5 others are done", slow.Load(), quick.Load())
+		}
+		close(release)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if n, err := app.CountRecords(collections.Jobs, dbx.HashExp{"state": Done}); err != nil || n != 15 || most.Load() != 2 {
+			t.Errorf("%d of 15 are done, %d slow ones at once: %v", n, most.Load(), err)
+		}
+	})
+}
+
 func TestHealthSeesWhatWaits(t *testing.T) {
 	bubble(t, func(t *testing.T, app core.App) {
 		q := New(app, Config{Log: quiet})

@@ -81,6 +81,11 @@ func (m *Metering) Prune(ctx context.Context, now time.Time) error {
 	return nil
 }
 
+// Count returns how many samples there are of a tenant.
+func (m *Metering) Count(ctx context.Context, tenant string) (int64, error) {
+	return m.Store.Count(ctx, tenant)
+}
+
 // Forget removes the samples of a tenant that is gone and returns how many there were.
 func (m *Metering) Forget(ctx context.Context, tenant string) (int64, error) {
 	if tenant == "" {

@@ -408,6 +408,19 @@ func (p *Postgres) Prune(ctx context.Context, before time.Time) (removed int64, 
 	return removed, err
 }
 
+// Count implements Store.
+func (p *Postgres) Count(ctx context.Context, tenant string) (n int64, err error) {
+	if err := p.begin(); err != nil {
+		return 0, err
+	}
+	defer p.work.Done()
+	err = p.pool.QueryRow(ctx, "SELECT COUNT(*) FROM "+p.schema+".placements p JOIN "+p.schema+".samples s ON s.placement = p.id WHERE p.tenant = $1", tenant).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("count the samples of a tenant: %w", err)
+	}
+	return n, nil
+}
+
 // Forget implements Store. The numbers of placements are never used again, so one that another panel remembers can
 // bring back samples without an owner, which nothing reads and which go with their day.
 func (p *Postgres) Forget(ctx context.Context, tenant string) (removed int64, err error) {

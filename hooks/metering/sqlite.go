@@ -422,6 +422,15 @@ func pruneSome(c *sql.Conn, day int64) (removed int64, err error) {
 	return 0, err
 }
 
+// Count implements Store.
+func (s *SQLite) Count(ctx context.Context, tenant string) (n int64, err error) {
+	err = s.read.QueryRowContext(ctx, "SELECT COUNT(*) FROM placements p JOIN samples s ON s.placement = p.id WHERE p.tenant = ?", tenant).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("count the samples of a tenant: %w", err)
+	}
+	return n, nil
+}
+
 // Forget implements Store. It removes a part at a time, so that deliveries do not wait for all of it.
 func (s *SQLite) Forget(ctx context.Context, tenant string) (removed int64, err error) {
 	for {

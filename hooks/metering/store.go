@@ -80,6 +80,8 @@ type Store interface {
 	// Prune removes the samples of whole UTC days before the one that holds before, and returns how
 	// many there were, at least approximately.
 	Prune(ctx context.Context, before time.Time) (removed int64, err error)
+	// Count returns how many samples there are of a tenant.
+	Count(ctx context.Context, tenant string) (int64, error)
 	// Forget removes everything of a tenant and returns how many samples there were, at least approximately. What is
 	// delivered of it later is stored again.
 	Forget(ctx context.Context, tenant string) (removed int64, err error)

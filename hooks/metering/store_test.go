@@ -431,6 +431,9 @@ func (s *suite) forget() {
 	}
 	a, b := id("tenant", 1), id("tenant", 2)
 	take("one", 10, 10, 11, 20)
+	if n, err := s.Count(s.t.Context(), a); err != nil || n != 3 {
+		s.t.Errorf("%d samples are counted: %v", n, err)
+	}
 	removed, err := s.Forget(s.t.Context(), a)
 	if err != nil || removed != 3 || count(a) != 0 || count(b) != 1 {
 		s.t.Fatalf("%v: %d removed, %d left, %d of the other", err, removed, count(a), count(b))

@@ -104,9 +104,6 @@ func (n *Notify) subscribe(e *core.RequestEvent) error {
 	if err != nil {
 		return err
 	}
-	if a.Key != nil {
-		return access.Conflict("no_session", "A browser subscribes in a session, and an API key has none. Please sign in.")
-	}
 	var in webpush.Subscription
 	if err := access.Bind(e, &in); err != nil {
 		return err

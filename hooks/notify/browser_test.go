@@ -183,6 +183,42 @@ func TestAWebhookGetsWhatWasChosenForIt(t *testing.T) {
 	}
 }
 
+// A webhook that somebody adds tells him nothing that he may not hear of; who may switches that on.
+func TestANewWebhookTellsItsMakerNothingNew(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, nil)
+	owner, editor := h.person("owner"), h.person("editor")
+	tenant := h.tenant(owner, "Acme")
+	server := h.server(tenant, "lobby")
+	role := h.want(201, "POST", "/tenants/"+tenant+"/roles", owner.token, `{"name":"Editor","permissions":["tenant.read","tenant.update"]}`)["id"].(string)
+	h.join(tenant, editor, role, "")
+	base := "/tenants/" + tenant + "/channels"
+	id, at := h.webhook(editor, base, "his")
+	h.start()
+	h.emit(failure(tenant, server))
+	h.settled()
+	if got := h.web.at(at); len(got) != 0 {
+		t.Errorf("he is told of a server: %+v", got)
+	}
+	on := h.want(200, "GET", base, editor.token, "")["items"].([]any)[0].(map[string]any)["kinds"].(map[string]any)
+	for name, said := range on {
+		if k := kindOf(name); said == true && k.Permission != "" && k.Permission != "tenant.read" && k.Permission != "tenant.update" {
+			t.Errorf("%s is on, which asks for %s", name, k.Permission)
+		}
+	}
+	if on["tenant.deleting"] != true {
+		t.Error("what every member hears is off")
+	}
+	h.want(200, "PATCH", base+"/"+id, editor.token, `{"kinds":{"tenant.deleting":false}}`)
+	h.want(200, "PATCH", base+"/"+id, editor.token, `{"kinds":{"tenant.deleting":true}}`)
+	h.want(200, "PATCH", base+"/"+id, owner.token, `{"kinds":{"server.failed":true}}`)
+	h.emit(failure(tenant, server))
+	h.settled()
+	if n := len(h.web.at(at)); n != 1 {
+		t.Errorf("%d messages once the owner has switched it on", n)
+	}
+}
+
 // What is switched off for a webhook between the event and the delivery is not delivered.
 func TestAWebhooksChoiceCountsAtDelivery(t *testing.T) {
 	t.Parallel()

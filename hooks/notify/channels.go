@@ -97,7 +97,7 @@ func (n *Notify) withTenant(e *core.RequestEvent, fn func(*core.RequestEvent, ow
 // still asks inside of a transaction whether the owner is still the actor's to manage.
 func (n *Notify) still(tx core.App, o owner) error {
 	if o.tenant == "" {
-		return nil
+		return o.by.Still(tx)
 	}
 	return n.cfg.Tenancy.Can(tx, o.by, managing, tenancy.Resource{Tenant: o.tenant})
 }
@@ -184,6 +184,9 @@ func (n *Notify) addChannel(e *core.RequestEvent, o owner) error {
 		row.Id = id
 		sealed, err := n.cfg.Secrets.Seal(tx, scope, urlRef(id), []byte(u.String()))
 		if err != nil {
+			return err
+		}
+		if err := n.hush(tx, o, row); err != nil {
 			return err
 		}
 		row.SetUser(o.user)

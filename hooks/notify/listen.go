@@ -196,6 +196,9 @@ func (n *Notify) audience(app core.App, k *kind, e events.Stored, server string)
 
 // give makes the notices of one recipient, in the caller's transaction, which holds his lock.
 func (n *Notify) give(tx core.App, to recipient, d draft) error {
+	if who, err := to.record(tx); err != nil || who == nil { // deleted since it happened
+		return err
+	}
 	if silent, err := muted(tx, to, d.server); err != nil || silent {
 		return err
 	}

@@ -158,7 +158,7 @@ func New(c Config) (*Notify, error) {
 		k.mustParse()
 	}
 	c.Events.On("*", listenerName, n.Listen)
-	c.Jobs.Handle(deliverJob, jobs.Options{MaxAttempts: 8, BackoffMin: c.Retry, BackoffMax: time.Hour, Timeout: time.Minute}, n.deliver, n.giveUp)
+	c.Jobs.Handle(deliverJob, jobs.Options{MaxAttempts: 8, BackoffMin: c.Retry, BackoffMax: time.Hour, Timeout: time.Minute, AtOnce: 3}, n.deliver, n.giveUp)
 	c.Jobs.Handle(digestJob, jobs.Options{MaxAttempts: 8, BackoffMin: c.Retry, BackoffMax: time.Hour, Timeout: time.Minute}, n.digest, nil)
 	return n, nil
 }
@@ -247,6 +247,13 @@ func (n *Notify) Prune(tx core.App, now time.Time) error {
 			AND NOT EXISTS (SELECT 1 FROM {{_superusers}} [[s]] WHERE [[s.id]] = {{` + table + `}}.[[user]])`).Execute()
 		if err != nil {
 			return fmt.Errorf("prune %s: %w", table, err)
+		}
+	}
+	for _, account := range []string{forUser, forOperator} { // one that was made while its account was deleted
+		_, err := tx.NonconcurrentDB().NewQuery(`DELETE FROM {{notifications}} WHERE [[account]] = {:account}
+			AND NOT EXISTS (SELECT 1 FROM {{` + account + `}} [[a]] WHERE [[a.id]] = {{notifications}}.[[user]])`).Bind(map[string]any{"account": account}).Execute()
+		if err != nil {
+			return fmt.Errorf("prune the notices of accounts that are gone: %w", err)
 		}
 	}
 	_, err := tx.NonconcurrentDB().NewQuery(`DELETE FROM {{notification_mutes}} WHERE NOT EXISTS (SELECT 1 FROM {{servers}} [[s]] WHERE [[s.id]] = {{notification_mutes}}.[[server]])`).Execute()

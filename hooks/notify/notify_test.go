@@ -2,6 +2,7 @@ package notify
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -613,5 +614,34 @@ func TestAWebhooksURLIsNowhere(t *testing.T) {
 		if _, raw := h.call("GET", where, owner.token, ""); strings.Contains(raw, h.web.URL) || strings.Contains(raw, "-token") {
 			t.Error(raw)
 		}
+	}
+}
+
+// Addresses of customers that take a message and never answer keep no worker from what others wait for.
+func TestSlowReceiversLeaveWorkersToOthers(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, nil)
+	done := make(chan struct{})
+	h.queue.Handle("Other", jobs.Options{}, func(context.Context, *jobs.Run) error { close(done); return nil }, nil)
+	owner := h.person("owner")
+	tenant := h.tenant(owner, "Acme")
+	server := h.server(tenant, "lobby")
+	for range maxSubscriptions {
+		h.browser(owner)
+	}
+	hold, came := make(chan struct{}), make(chan struct{}, maxSubscriptions)
+	h.web.says(func(_ int, w http.ResponseWriter) { came <- struct{}{}; <-hold; w.WriteHeader(http.StatusCreated) })
+	h.start()
+	t.Cleanup(func() { close(hold) })
+	h.emit(failure(tenant, server))
+	for range 3 {
+		<-came
+	}
+	_, err := h.queue.Enqueue(h.app, jobs.Job{Kind: "Other"})
+	must(t, err)
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second): // a delivery is given up after 15 s
+		t.Error("every worker waits for a receiver")
 	}
 }

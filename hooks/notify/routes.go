@@ -247,6 +247,9 @@ func (n *Notify) prefer(e *core.RequestEvent) error {
 	}
 	var v kindView
 	err = collections.Tx(e.App, []collections.Lock{audit.Lock(""), lock(a.ID)}, func(tx core.App) error {
+		if err := a.Still(tx); err != nil {
+			return err
+		}
 		if err := setPreference(tx, a.ID, in.Kind, in.Channel, *in.Enabled); err != nil {
 			return err
 		}

@@ -88,6 +88,30 @@ func postedKinds() []postedKind {
 	return out
 }
 
+// hush switches off, in a new webhook of an organisation, what whoever adds it may not hear of himself.
+func (n *Notify) hush(tx core.App, o owner, c *collections.NotificationChannel) error {
+	if o.tenant == "" {
+		return nil
+	}
+	off := map[string]bool{}
+	for _, k := range kinds {
+		if !k.posted() || k.Permission == "" {
+			continue
+		}
+		may, err := verdict(n.cfg.Tenancy.Can(tx, o.by, k.Permission, tenancy.Resource{Tenant: o.tenant}))
+		if err != nil {
+			return err
+		}
+		if !may {
+			off[k.Name] = false
+		}
+	}
+	if len(off) > 0 {
+		c.SetKinds(off)
+	}
+	return nil
+}
+
 // chooseKinds switches kinds of an organisation's webhook on and off. Whoever switches one on has to be allowed
 // to hear of it himself: else a webhook would tell him.
 func (n *Notify) chooseKinds(e *core.RequestEvent) error {
@@ -129,7 +153,7 @@ func (n *Notify) chooseKinds(e *core.RequestEvent) error {
 			if err != nil {
 				return err
 			}
-			if in.Kinds[name] && !was {
+			if in.Kinds[name] && !was && k.Permission != "" {
 				if err := n.cfg.Tenancy.Can(tx, o.by, k.Permission, tenancy.Resource{Tenant: o.tenant}); err != nil {
 					return err
 				}

@@ -98,7 +98,7 @@ func (t *Tenancy) exportAudit(e *core.RequestEvent) error {
 	}
 	err = collections.Tx(e.App, []collections.Lock{audit.Lock(row.Id)}, func(tx core.App) error {
 		return t.cfg.Auditor.Write(tx, a.Audit(), audit.Entry{Tenant: row.Id, Action: "audit.export", ResourceType: collections.Tenants, Resource: row.Id,
-			Metadata: map[string]any{"format": in.Format, "filter": e.Request.URL.RawQuery}})
+			Metadata: map[string]any{"format": in.Format, "filter": f.Said()}})
 	})
 	if err != nil {
 		return err

@@ -105,9 +105,13 @@ func (t *Tenancy) Can(app core.App, a access.Actor, permission string, r Resourc
 	case row.Status == StatusActive, slices.Contains(lasting, permission):
 		return nil
 	case row.Status == StatusSuspended:
-		return access.Forbidden("tenant_suspended", strings.TrimSpace("This organisation is suspended. Nothing can be changed until that is resolved. "+row.Reason))
+		return suspended(row.Reason)
 	}
 	return deleting()
+}
+
+func suspended(reason string) *access.Error {
+	return access.Forbidden("tenant_suspended", strings.TrimSpace("This organisation is suspended. Nothing can be changed until that is resolved. "+reason))
 }
 
 func deleting() *access.Error {

@@ -1,6 +1,7 @@
 package tenancy
 
 import (
+	"crypto/rand"
 	"fmt"
 	"net/http"
 	"strings"
@@ -151,8 +152,16 @@ func (t *Tenancy) Purge(tx core.App, tenant string) (map[string]int64, error) {
 	if row.Status() == StatusDeleted {
 		return gone, nil
 	}
+	slug := buried + row.Id
+	taken, err := slugTaken(tx, slug, row.Id)
+	if err != nil {
+		return nil, err
+	}
+	if taken { // by somebody who wants to hold this up; he cannot take what he does not know
+		slug += "-" + strings.ToLower(rand.Text()[:7])
+	}
 	row.SetName("")
-	row.SetSlug(buried + row.Id)
+	row.SetSlug(slug)
 	row.SetPlanTier("")
 	row.SetStatus(StatusDeleted)
 	row.SetStatusReason("")

@@ -487,6 +487,9 @@ func (t *Tenancy) accept(e *core.RequestEvent) error {
 		if !isOpen(v, time.Now()) {
 			return 0, nil, noInvite()
 		}
+		if row.Status() == StatusSuspended {
+			return 0, nil, suspended(row.StatusReason())
+		}
 		if err := t.stillBacked(tx, v); err != nil {
 			return 0, nil, err
 		}

@@ -164,6 +164,8 @@ func TestAnInviteEnds(t *testing.T) {
 
 	h.invite(t, h.owner, `{"email":"guest@example.test","role":"MEMBER"}`)
 	mail = next("guest@example.test", 4)
+	h.set(t, h.tenant, map[string]any{"status": tenancy.StatusSuspended})
+	mail.accept(h, guest)(t, "into what is suspended", 403, `"tenant_suspended"`)
 	h.set(t, h.tenant, map[string]any{"status": tenancy.StatusDeleting})
 	mail.accept(h, guest)(t, "into what is being deleted", 404, `"invite_not_found"`)
 }

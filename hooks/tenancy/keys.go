@@ -182,6 +182,9 @@ func (t *Tenancy) makeMyKey(e *core.RequestEvent) error {
 	}
 	var out madeKey
 	err = collections.Tx(e.App, []collections.Lock{collections.Lock("user:" + a.ID), audit.Lock("")}, func(tx core.App) error {
+		if err := a.Still(tx); err != nil {
+			return err
+		}
 		yours, err := t.anywhere(tx, a.ID)
 		if err != nil {
 			return err

@@ -129,7 +129,7 @@ func New(c Config) (*Tenancy, error) {
 	}
 	c.Quota = c.Quota.or(DefaultQuota)
 	t := &Tenancy{cfg: c}
-	c.Jobs.Handle(mailJob, jobs.Options{MaxAttempts: inviteMailTries, BackoffMin: 10 * time.Second, BackoffMax: time.Hour, Timeout: time.Minute}, t.sendInvite, nil)
+	c.Jobs.Handle(mailJob, jobs.Options{MaxAttempts: inviteMailTries, BackoffMin: 10 * time.Second, BackoffMax: time.Hour, Timeout: time.Minute, AtOnce: 1}, t.sendInvite, nil)
 	return t, nil
 }
 
