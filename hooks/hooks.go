@@ -379,6 +379,8 @@ func (p *Panel) bindHooks() {
 	app.OnCollectionUpdateRequest().Bind(handler("mamba.dashboard.options", early, p.dashboardOptions))
 	app.OnSettingsUpdateRequest().Bind(handler("mamba.dashboard.settings", early, p.dashboardSettings))
 	rights := []string{"users", core.CollectionNameSuperusers, collections.TenantMembers, collections.RoleBindings, collections.RolePermissions}
+	app.OnRecordAuthWithOTPRequest("users").Bind(handler("mamba.access.sign_in.code", early, p.Access.SignInByCode))
+	app.OnRecordAuthWithOAuth2Request("users").Bind(handler("mamba.access.sign_in.provider", early, p.Access.SignInByProvider))
 	app.OnRecordAuthRequest("users").Bind(handler("mamba.access.signed_in", first, p.Access.SignedIn))
 	app.OnRecordAfterUpdateSuccess(rights...).Bind(handler("mamba.servers.recheck.update", early, p.recheck))
 	app.OnRecordAfterDeleteSuccess(rights...).Bind(handler("mamba.servers.recheck.delete", early, p.recheck))

@@ -82,6 +82,8 @@ func newPanelAt(t *testing.T, public string, routes func(p *panel, g *router.Rou
 		t.Fatal(err)
 	}
 	app.OnRecordAuthRequest("users").BindFunc(p.access.SignedIn)
+	app.OnRecordAuthWithOTPRequest("users").BindFunc(p.access.SignInByCode)
+	app.OnRecordAuthWithOAuth2Request("users").BindFunc(p.access.SignInByProvider)
 	app.OnRecordUpdateExecute("users").BindFunc(func(e *core.RecordEvent) error {
 		before := e.Record.Original().TokenKey()
 		if err := e.Next(); err != nil || before == e.Record.TokenKey() {

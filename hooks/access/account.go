@@ -236,13 +236,7 @@ func (d *Access) witnessed(e *core.RecordRequestEvent, action string, metadata f
 // installation about it in the same transaction. said is asked afterwards who did it and what it was.
 // PocketBase sends its answer after the commit.
 func (d *Access) Witness(e *core.RequestEvent, next func() error, said func() (by *core.Record, what audit.Entry)) error {
-	outer, ran := e.App, false
-	defer func() { e.App = outer }()
-	return collections.Tx(outer, []collections.Lock{audit.Lock("")}, func(tx core.App) error {
-		if ran { // a chain of hooks can run only once, so the database's retry is left to the person
-			return e.Error(http.StatusServiceUnavailable, "We are busy right now. Please try again.", nil)
-		}
-		ran, e.App = true, tx
+	return d.together(e, func(tx core.App) error {
 		if err := next(); err != nil {
 			return err
 		}

@@ -158,7 +158,7 @@ func (d *Access) SignedIn(e *core.RecordAuthRequestEvent) error {
 		return fmt.Errorf("begin a session of %s: %w", e.Record.Id, err)
 	}
 	if held != nil {
-		return held.answer(e.RequestEvent)
+		return afterCommit(e.App, func() error { return held.answer(e.RequestEvent) })
 	}
 	if e.Token, _, err = accessToken(e.Record, s, now); err != nil {
 		return fmt.Errorf("make the token of session %s: %w", s.Id, err)
