@@ -34,7 +34,10 @@ export function fromBody(status: number, body: unknown, requestId = ''): ApiErro
   const raw = (typeof body === 'object' && body !== null ? body : {}) as Record<string, unknown>;
   const code = typeof raw.code === 'string' ? raw.code : byStatus(status);
   const id = typeof raw.request_id === 'string' ? raw.request_id : requestId;
-  return new ApiError(status, code, sentence(status, code, raw.message), fields(raw.data ?? {}), id);
+  const found = fields(raw.data ?? {});
+  // PocketBase's own 400 that names no field says nothing that helps ("Failed to create record.").
+  const mute = status === 400 && typeof raw.code !== 'string' && Object.keys(found).length === 0;
+  return new ApiError(status, code, mute ? t('error.refused') : sentence(status, code, raw.message), found, id);
 }
 
 function byStatus(status: number): string {

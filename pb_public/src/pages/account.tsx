@@ -1,4 +1,3 @@
-import { Notifications } from '@mantine/notifications';
 import { useQuery } from '@tanstack/react-query';
 import { createFileRoute, Link, redirect } from '@tanstack/react-router';
 import { firstTenant } from '@/actions/switchTenant';
@@ -38,7 +37,6 @@ function Alone() {
         <DeleteCard account={account} />
         <Link to="/welcome">{t('action.back')}</Link>
       </div>
-      <Notifications position="bottom-right" limit={4} />
     </main>
   );
 }

@@ -129,3 +129,18 @@ describe('other ways to sign in', () => {
     await screen.findByLabelText('Backup code');
   });
 });
+
+describe('signing up', () => {
+  it('says that the panel cannot be reached, and keeps what was typed', async () => {
+    const panel = aPanel({ 'POST collections/users/records': new Answer(500) });
+    showPage('/sign-up');
+    await screen.findByLabelText('Your name', {}, PATIENCE);
+    type('Your name', 'Ana');
+    type('E-mail address', 'ana@example.org');
+    type('Password', 'a-long-password');
+    fireEvent.click(button('Create account'));
+    await screen.findByText(/The panel could not do this/); // nobody is signed in here
+    expect(screen.getByLabelText('E-mail address')).toHaveProperty('value', 'ana@example.org');
+    expect(panel.wrote()).toEqual(['POST collections/users/records']);
+  });
+});
