@@ -8,7 +8,10 @@ import { DeleteCard } from '@/ui/account/DeleteCard';
 import { EmailCard } from '@/ui/account/EmailCard';
 import { PasswordCard } from '@/ui/account/PasswordCard';
 import { FailedStart } from '@/ui/FailedStart';
+import { FactorsCard } from '@/ui/factors/FactorsCard';
+import { PasskeysCard } from '@/ui/factors/PasskeysCard';
 import { PageHead } from '@/ui/PageHead';
+import { SessionsCard } from '@/ui/SessionsCard';
 import { useTitle } from '@/ui/useTitle';
 import classes from './account.module.css';
 
@@ -33,7 +36,10 @@ function Alone() {
       <PageHead title={t('account.title')} />
       <div className={classes.stack}>
         <EmailCard account={account} />
+        <FactorsCard />
+        <PasskeysCard />
         <PasswordCard account={account} />
+        <SessionsCard />
         <DeleteCard account={account} />
         <Link to="/welcome">{t('action.back')}</Link>
       </div>

@@ -121,6 +121,9 @@ describe('other ways to sign in', () => {
     type('E-mail address', 'ana@example.org');
     fireEvent.click(button('Send the code'));
     await screen.findByLabelText('Code from the mail');
+    fireEvent.click(button('Go on'));
+    await screen.findByText('Enter the code.');
+    expect(panel.wrote().filter((one) => one.includes('auth-with-otp'))).toEqual([]); // it would count as a try
     type('Code from the mail', '12345678');
     fireEvent.click(button('Go on'));
     await screen.findByText(/not right, or it is too old/);
@@ -128,6 +131,16 @@ describe('other ways to sign in', () => {
     fireEvent.click(button('Go on'));
     await screen.findByLabelText('Backup code');
   });
+});
+
+it('asks for the password that is missing instead of spending a try', async () => {
+  const panel = aPanel({ [ways]: methods() });
+  showPage('/sign-in');
+  await screen.findByLabelText('Password', {}, PATIENCE);
+  type('E-mail address', 'ana@example.org');
+  fireEvent.click(button('Sign in'));
+  await screen.findByText('Enter your password.');
+  expect(panel.wrote()).toEqual([]);
 });
 
 describe('signing up', () => {

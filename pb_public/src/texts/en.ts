@@ -339,6 +339,8 @@ export const en = {
     yourNameMissing: 'Tell us your name.',
     nameLong: 'At most {{count}} characters.',
     slug: 'Small letters, numbers and dashes only, and no dash at an end.',
+    passwordMissing: 'Enter your password.',
+    codeMissing: 'Enter the code.',
     passwordShort: 'At least {{count}} characters.',
     passwordLong: 'At most {{count}} characters. Accents and emoji count for more than one.',
   },

@@ -232,6 +232,21 @@ describe('deleting the account', () => {
   });
 });
 
+it('is whole for somebody who is in no organisation: mails about its safety lead there', async () => {
+  const session = { id: 's1', method: 'password', address: '203.0.113.7', user_agent: '', created: '', expires_at: '' };
+  aPanel({
+    ...security(none),
+    'GET tenants': { items: [] },
+    'GET account/sessions': { items: [{ ...session, last_used: '2026-11-27T10:00:00Z', current: false }] },
+  });
+  showPage('/account');
+  await screen.findByText(/has no second factor/, {}, PATIENCE);
+  await screen.findByRole('heading', { name: 'Where you are signed in' });
+  await screen.findByRole('button', { name: /^End the session on/ });
+  for (const name of ['E-mail address', 'Passkeys', 'Password', 'Delete your account'])
+    expect(screen.getByRole('heading', { name })).toBeTruthy();
+});
+
 describe('your name', () => {
   it('says at the field why the panel does not take it', async () => {
     aPanel({
