@@ -104,6 +104,11 @@ describe('request', () => {
     const named = { message: 'Look again.', data: { name: { code: 'x', message: 'Too long.' } } };
     expect(fromBody(400, named).message).toBe('Look again.');
   });
+  it('says that the panel is away when only what stands before it answers', () => {
+    expect(fromBody(502, undefined)).toMatchObject({ code: 'away', retryable: true });
+    expect(fromBody(502, undefined).message).toBe('The panel does not answer right now. Try again in a moment.');
+    expect(fromBody(503, { code: 'node_offline', message: 'x' }).code).toBe('node_offline');
+  });
   it('shows nothing of the inside of a 500, but its request id', async () => {
     answering({ status: 500, body: { message: 'panic: nil map in hooks/servers' } });
     const e = await failed(request('x'));

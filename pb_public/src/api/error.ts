@@ -42,6 +42,7 @@ export function fromBody(status: number, body: unknown, requestId = ''): ApiErro
 
 function byStatus(status: number): string {
   const names: Record<number, string> = { 401: 'unauthenticated', 403: 'forbidden', 404: 'not_found', 429: 'too_many' };
+  if (status >= 502 && status <= 504) return 'away'; // what stands before the panel says so; the panel's own has a code
   return names[status] ?? (status >= 500 ? 'internal' : 'invalid_input');
 }
 
@@ -49,7 +50,7 @@ function sentence(status: number, code: string, message: unknown): string {
   if (status === 429 && code !== 'too_soon') return t('error.tooMany');
   if (status === 401 && code !== 'checkpoint_ended') return t('error.unauthenticated');
   if (typeof message === 'string' && message !== '' && status < 500) return message;
-  return t('error.internal');
+  return code === 'away' ? t('error.away') : t('error.internal');
 }
 
 function fields(data: unknown, prefix = ''): Record<string, FieldError> {

@@ -1058,6 +1058,7 @@ export const en = {
     internal:
       'The panel could not do this. It has been noted; try again, and if it stays, tell your host the request id.',
     refused: 'The panel could not take this. Look at what you entered, then try again.',
+    away: 'The panel does not answer right now. Try again in a moment.',
     unauthenticated: 'Your session ended. Sign in again.',
     badMailCode: 'This code is not right, or it is too old.',
     providerFailed: 'Signing in there did not work. Try again.',

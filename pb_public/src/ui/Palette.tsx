@@ -99,7 +99,8 @@ export default function Palette({ org, tenants, onClose }: { org: string; tenant
           onKeyDown={key}
         />
       </div>
-      <div ref={listRef} className={classes.list}>
+      {/* What scrolls is reachable by keyboard. */}
+      <div ref={listRef} className={classes.list} tabIndex={0}>
         <div role="listbox" id={listId} aria-label={t('palette.results')}>
           {hits.map((hit, i) => (
             <div
