@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -33,7 +34,7 @@ var seedSQL = []string{
 	`INSERT INTO servers (id, tenant, name, node, blueprint, blueprint_version, variant, cpu_limit_millicores, mem_limit_mb, disk_gb, environment,
 			status, desired_state, placement_epoch, generation, install_status, rev, created, updated)
 		WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i+1 FROM n WHERE i+1 < {:servers})
-		SELECT printf('server%09d', i), printf('tenant%09d', i % {:tenants}), printf('Server %d', i), json_extract({:nodes}, '$[' || i * json_array_length({:nodes}) / {:servers} || ']'), b.id, b.latest, 'builtin', 250, 64, 1, '{}',
+		SELECT printf('server%09d', i), printf('tenant%09d', i % {:tenants}), printf('Server %d', i), json_extract({:nodes}, '$[' || (i * json_array_length({:nodes}) / {:servers}) || ']'), b.id, b.latest, 'builtin', 250, 64, 1, '{}',
 			'STOPPED', 'stopped', 1, 1, 'DONE', 1, strftime('%Y-%m-%d %H:%M:%fZ', {:at}, '+' || i || ' seconds'), {:at}
 		FROM n, blueprints b WHERE b.slug = 'demo'`,
 	`INSERT INTO allocations (id, tenant, server, node, ip_address, ports, cpu_millicores, memory_mib, disk_mib, status, allocated_at, created, updated)
@@ -92,6 +93,10 @@ func seed(t *testing.T, size sizes) seeded {
 	launchPanel(t, house.dir).end()
 	s := seeded{ours: house.dir, floor: t.TempDir(), bare: tool(t, "barepb"), email: "lena@example.org", nodes: members}
 	must(t, os.CopyFS(filepath.Join(s.floor, "pb_data"), os.DirFS(filepath.Join(house.dir, "pb_data"))))
+	db, err = core.DefaultDBConnect(filepath.Join(s.floor, "pb_data", "data.db"))
+	must(t, err)
+	_, err = db.Delete("_params", dbx.HashExp{"id": "settings"}).Execute() // the panel has encrypted them; PocketBase makes its own
+	must(t, errors.Join(err, db.Close()))
 	return s
 }
 

@@ -242,7 +242,7 @@ func TestMailsGoOutOverTLSWithAPassword(t *testing.T) {
 			server.Domain, server.TLSConfig = "localhost", &tls.Config{Certificates: []tls.Certificate{cert}}
 			l, err := net.Listen("tcp", "127.0.0.1:0")
 			must(t, err)
-			at := net.Listener(l)
+			at := l
 			if c.implicit {
 				at = tls.NewListener(l, server.TLSConfig)
 			}

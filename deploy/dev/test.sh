@@ -101,6 +101,8 @@ browser_tests "browser on PostgreSQL" browser-postgres postgres
 if [ -n "${MAMBA_NIGHTLY:-}" ]; then
   say "PocketBase's own suites on PostgreSQL"
   if deploy/dev/conformance.sh 2>&1 | tee "$results/conformance.txt"; then tally "conformance" 1 0; else tally "conformance" 0 1; fi
+  say "make bench, in small: that it runs"
+  if deploy/dev/bench.sh --small --pairs 1 >"$results/bench.txt" 2>&1; then tally "bench" 1 0; else tail -40 "$results/bench.txt"; tally "bench" 0 1; fi
 fi
 
 left=$(docker ps -aq --filter label=host.mamba.server | wc -l)

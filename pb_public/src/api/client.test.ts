@@ -97,6 +97,18 @@ describe('request', () => {
     expect(e).toMatchObject({ status: 0, code: 'network', retryable: true });
     expect(pb.authStore.token).not.toBe('');
   });
+  it('puts a sentence of its own in place of a refusal that names no field and has no code', () => {
+    expect(fromBody(400, { status: 400, message: 'Failed to create record.', data: {} }).message).toBe(
+      'The panel could not take this. Look at what you entered, then try again.',
+    );
+    const named = { message: 'Look again.', data: { name: { code: 'x', message: 'Too long.' } } };
+    expect(fromBody(400, named).message).toBe('Look again.');
+  });
+  it('says that the panel is away when only what stands before it answers', () => {
+    expect(fromBody(502, undefined)).toMatchObject({ code: 'away', retryable: true });
+    expect(fromBody(502, undefined).message).toBe('The panel does not answer right now. Try again in a moment.');
+    expect(fromBody(503, { code: 'node_offline', message: 'x' }).code).toBe('node_offline');
+  });
   it('shows nothing of the inside of a 500, but its request id', async () => {
     answering({ status: 500, body: { message: 'panic: nil map in hooks/servers' } });
     const e = await failed(request('x'));

@@ -34,11 +34,15 @@ export function fromBody(status: number, body: unknown, requestId = ''): ApiErro
   const raw = (typeof body === 'object' && body !== null ? body : {}) as Record<string, unknown>;
   const code = typeof raw.code === 'string' ? raw.code : byStatus(status);
   const id = typeof raw.request_id === 'string' ? raw.request_id : requestId;
-  return new ApiError(status, code, sentence(status, code, raw.message), fields(raw.data ?? {}), id);
+  const found = fields(raw.data ?? {});
+  // PocketBase's own 400 that names no field says nothing that helps ("Failed to create record.").
+  const mute = status === 400 && typeof raw.code !== 'string' && Object.keys(found).length === 0;
+  return new ApiError(status, code, mute ? t('error.refused') : sentence(status, code, raw.message), found, id);
 }
 
 function byStatus(status: number): string {
   const names: Record<number, string> = { 401: 'unauthenticated', 403: 'forbidden', 404: 'not_found', 429: 'too_many' };
+  if (status >= 502 && status <= 504) return 'away'; // what stands before the panel says so; the panel's own has a code
   return names[status] ?? (status >= 500 ? 'internal' : 'invalid_input');
 }
 
@@ -46,7 +50,7 @@ function sentence(status: number, code: string, message: unknown): string {
   if (status === 429 && code !== 'too_soon') return t('error.tooMany');
   if (status === 401 && code !== 'checkpoint_ended') return t('error.unauthenticated');
   if (typeof message === 'string' && message !== '' && status < 500) return message;
-  return t('error.internal');
+  return code === 'away' ? t('error.away') : t('error.internal');
 }
 
 function fields(data: unknown, prefix = ''): Record<string, FieldError> {

@@ -1,4 +1,3 @@
-import { Notifications } from '@mantine/notifications';
 import { createFileRoute, Outlet, redirect, useRouter } from '@tanstack/react-router';
 import { useEffect } from 'react';
 import { onSession, session } from '@/stores/session';
@@ -20,10 +19,5 @@ function App() {
       }),
     [router],
   );
-  return (
-    <>
-      <Outlet />
-      <Notifications position="bottom-right" limit={4} />
-    </>
-  );
+  return <Outlet />;
 }

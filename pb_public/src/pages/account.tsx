@@ -1,4 +1,3 @@
-import { Notifications } from '@mantine/notifications';
 import { useQuery } from '@tanstack/react-query';
 import { createFileRoute, Link, redirect } from '@tanstack/react-router';
 import { firstTenant } from '@/actions/switchTenant';
@@ -9,7 +8,10 @@ import { DeleteCard } from '@/ui/account/DeleteCard';
 import { EmailCard } from '@/ui/account/EmailCard';
 import { PasswordCard } from '@/ui/account/PasswordCard';
 import { FailedStart } from '@/ui/FailedStart';
+import { FactorsCard } from '@/ui/factors/FactorsCard';
+import { PasskeysCard } from '@/ui/factors/PasskeysCard';
 import { PageHead } from '@/ui/PageHead';
+import { SessionsCard } from '@/ui/SessionsCard';
 import { useTitle } from '@/ui/useTitle';
 import classes from './account.module.css';
 
@@ -34,11 +36,13 @@ function Alone() {
       <PageHead title={t('account.title')} />
       <div className={classes.stack}>
         <EmailCard account={account} />
+        <FactorsCard />
+        <PasskeysCard />
         <PasswordCard account={account} />
+        <SessionsCard />
         <DeleteCard account={account} />
         <Link to="/welcome">{t('action.back')}</Link>
       </div>
-      <Notifications position="bottom-right" limit={4} />
     </main>
   );
 }

@@ -121,11 +121,39 @@ describe('other ways to sign in', () => {
     type('E-mail address', 'ana@example.org');
     fireEvent.click(button('Send the code'));
     await screen.findByLabelText('Code from the mail');
+    fireEvent.click(button('Go on'));
+    await screen.findByText('Enter the code.');
+    expect(panel.wrote().filter((one) => one.includes('auth-with-otp'))).toEqual([]); // it would count as a try
     type('Code from the mail', '12345678');
     fireEvent.click(button('Go on'));
     await screen.findByText(/not right, or it is too old/);
     panel.routes['POST collections/users/auth-with-otp'] = heldUp(['backup_code']);
     fireEvent.click(button('Go on'));
     await screen.findByLabelText('Backup code');
+  });
+});
+
+it('asks for the password that is missing instead of spending a try', async () => {
+  const panel = aPanel({ [ways]: methods() });
+  showPage('/sign-in');
+  await screen.findByLabelText('Password', {}, PATIENCE);
+  type('E-mail address', 'ana@example.org');
+  fireEvent.click(button('Sign in'));
+  await screen.findByText('Enter your password.');
+  expect(panel.wrote()).toEqual([]);
+});
+
+describe('signing up', () => {
+  it('says that the panel cannot be reached, and keeps what was typed', async () => {
+    const panel = aPanel({ 'POST collections/users/records': new Answer(500) });
+    showPage('/sign-up');
+    await screen.findByLabelText('Your name', {}, PATIENCE);
+    type('Your name', 'Ana');
+    type('E-mail address', 'ana@example.org');
+    type('Password', 'a-long-password');
+    fireEvent.click(button('Create account'));
+    await screen.findByText(/The panel could not do this/); // nobody is signed in here
+    expect(screen.getByLabelText('E-mail address')).toHaveProperty('value', 'ana@example.org');
+    expect(panel.wrote()).toEqual(['POST collections/users/records']);
   });
 });

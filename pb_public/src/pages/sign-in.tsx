@@ -68,9 +68,9 @@ function Credentials({ email, setEmail, done: go, byMail }: Props) {
   const [errors, setErrors] = useState<{ email?: string; password?: string }>({});
   const { run, busy } = useAct(
     async () => {
-      const fault = checkEmail(email);
-      setErrors({ email: fault });
-      if (fault) return;
+      const faults = { email: checkEmail(email), password: password ? '' : t('rule.passwordMissing') };
+      setErrors(faults);
+      if (faults.email || faults.password) return; // a try that cannot succeed would count
       go(await signIn(email, password));
     },
     (error) => {

@@ -8,6 +8,7 @@ import { session } from '@/stores/session';
 import { t } from '@/texts';
 import { Door } from '@/ui/Door';
 import { useAct } from '@/ui/useAct';
+import { useFirstFault } from '@/ui/useFirstFault';
 
 export const Route = createFileRoute('/sign-up')({
   validateSearch: (s: Record<string, unknown>): { next?: string } => ({
@@ -24,6 +25,7 @@ function SignUp() {
   const [invited] = useState(() => invitedEmail(next));
   const [who, setWho] = useState({ ...empty, email: invited });
   const [errors, setErrors] = useState(empty);
+  const form = useFirstFault(errors);
   const { run, busy } = useAct(
     async () => {
       const faults = {
@@ -67,6 +69,7 @@ function SignUp() {
       }
     >
       <form
+        ref={form}
         noValidate
         onSubmit={(e) => {
           e.preventDefault();

@@ -184,6 +184,10 @@ describe('the other rules', () => {
     expect(checkEmail('ana')).not.toBe('');
     expect(checkPassword('1234567')).not.toBe('');
     expect(checkPassword('12345678')).toBe('');
+    expect(checkPassword('🦉🦉🦉🦉')).toContain('At least 8'); // as the panel counts
+    expect(checkPassword('p'.repeat(72))).toBe('');
+    expect(checkPassword('p'.repeat(73))).toContain('At most 72');
+    expect(checkPassword('🦉'.repeat(19))).toContain('At most 72');
     expect(checkSlug('night-owls')).toBe('');
     for (const bad of ['', '-a', 'a-', 'A', 'a b', 'x'.repeat(41)]) expect(checkSlug(bad)).not.toBe('');
   });

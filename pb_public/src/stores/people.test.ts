@@ -89,13 +89,15 @@ describe('presets', () => {
   });
 });
 
+const active = { status: 'ACTIVE' };
+
 describe('permissions of somebody who was let in for single servers', () => {
   it('reach those servers and not the organisation', () => {
     const granted = ['member.update', 'role.manage', 'server.create', 'server.stop', 'tenant.read'];
-    const bound = permissionsOf({ permissions: granted, quota: null });
+    const bound = permissionsOf({ permissions: granted, quota: null, tenant: active });
     expect(granted.filter((p) => bound.can(p as 'tenant.read'))).toEqual(['server.stop']);
     const quota = { servers: 1, memory_mib: 1, cpu_millicores: 1, disk_mib: 1 };
-    expect(permissionsOf({ permissions: granted, quota }).can('member.update')).toBe(true);
+    expect(permissionsOf({ permissions: granted, quota, tenant: active }).can('member.update')).toBe(true);
   });
   it('are not told a quota, which then limits nothing here', () => {
     expect(left(null, null)).toEqual({
@@ -104,6 +106,18 @@ describe('permissions of somebody who was let in for single servers', () => {
       cpu_millicores: Number.POSITIVE_INFINITY,
       disk_mib: Number.POSITIVE_INFINITY,
     });
+  });
+});
+
+describe('permissions in an organisation that is suspended or being deleted', () => {
+  const quota = { servers: 1, memory_mib: 1, cpu_millicores: 1, disk_mib: 1 };
+  const look = documented.filter((p) => /\.(read|activity)$/.test(p));
+  it.each(['SUSPENDED', 'DELETING'])('%s: reach as far as the panel lets them', (status) => {
+    const may = permissionsOf({ permissions: documented, quota, tenant: { status } });
+    expect(documented.filter((p) => may.can(p as 'tenant.read'))).toEqual(
+      documented.filter((p) => look.includes(p) || p === 'tenant.delete' || p === 'tenant.export'),
+    );
+    expect(may.actions(aServer({ actions: ['start', 'stop', 'delete'] }))).toEqual([]);
   });
 });
 

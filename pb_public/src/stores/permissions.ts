@@ -1,6 +1,6 @@
 // The one place where the screen asks what somebody may do. It only hides; the panel decides.
 import { useQuery } from '@tanstack/react-query';
-import type { Current, Server } from '@/api/views';
+import type { Current, Server, Tenant } from '@/api/views';
 import { currentQuery } from './queries';
 
 export type Permission =
@@ -36,12 +36,20 @@ export interface Permissions {
 
 // What concerns the organisation and not one of its servers.
 const whole = /^(tenant|member|role|audit|key)\.|^server\.create$/;
+// What is left in one that is suspended or being deleted: to look, to take its data along, to end it or not after all.
+const lasting = /\.(read|activity)$|^tenant\.(delete|export)$/;
 
 /** `current` says what somebody may do anywhere; who was let in for single servers may do it there alone. */
-export function permissionsOf(current: Pick<Current, 'permissions' | 'quota'> | undefined): Permissions {
+export function permissionsOf(
+  current: (Pick<Current, 'permissions' | 'quota'> & { tenant: Pick<Tenant, 'status'> }) | undefined,
+): Permissions {
   const have = new Set(current?.permissions ?? []);
   const bound = current?.quota === null;
-  const can = (permission: string) => (have.has(permission) || have.has('*')) && !(bound && whole.test(permission));
+  const still = current !== undefined && current.tenant.status !== 'ACTIVE';
+  const can = (permission: string) =>
+    (have.has(permission) || have.has('*')) &&
+    !(bound && whole.test(permission)) &&
+    !(still && !lasting.test(permission));
   return { can, actions: (server) => (server.actions ?? []).filter((a) => can(`server.${a}`)) };
 }
 

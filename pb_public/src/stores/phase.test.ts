@@ -89,7 +89,11 @@ describe('the install story', () => {
 
 describe('permissions', () => {
   it('shows what is possible now and allowed, and nothing before the panel has answered', () => {
-    const may = permissionsOf({ permissions: ['server.stop', 'console.read'], quota: null });
+    const may = permissionsOf({
+      permissions: ['server.stop', 'console.read'],
+      quota: null,
+      tenant: { status: 'ACTIVE' },
+    });
     expect(may.actions(aServer())).toEqual(['stop']);
     expect(may.actions(aServer({ actions: null }))).toEqual([]);
     expect(may.can('console.read')).toBe(true);

@@ -70,8 +70,13 @@ export const checkEmail = (value: string): string =>
 
 export const PASSWORD_MIN = 8;
 
-export const checkPassword = (value: string): string =>
-  value.length < PASSWORD_MIN ? t('rule.passwordShort', { count: PASSWORD_MIN }) : '';
+export const PASSWORD_MAX_BYTES = 72; // what bcrypt takes
+
+export function checkPassword(value: string): string {
+  if ([...value].length < PASSWORD_MIN) return t('rule.passwordShort', { count: PASSWORD_MIN });
+  const bytes = new TextEncoder().encode(value).length;
+  return bytes > PASSWORD_MAX_BYTES ? t('rule.passwordLong', { count: PASSWORD_MAX_BYTES }) : '';
+}
 
 export const SLUG_MAX = 40;
 

@@ -1,7 +1,7 @@
 import { MantineProvider } from '@mantine/core';
-import { Notifications } from '@mantine/notifications';
+import { Notifications, notifications } from '@mantine/notifications';
 import { QueryClient, QueryClientProvider } from '@tanstack/react-query';
-import { cleanup, fireEvent, render, screen, waitFor } from '@testing-library/react';
+import { cleanup, fireEvent, render, screen, waitFor, within } from '@testing-library/react';
 import type { ReactNode } from 'react';
 import { afterEach, describe, expect, it } from 'vitest';
 import type { Notice, NoticePage, NoticePrefs, ServerDetail } from '@/api/views';
@@ -11,7 +11,10 @@ import { MuteCard } from './MuteCard';
 import { NoticesCard } from './NoticesCard';
 import { WebhooksCard } from './WebhooksCard';
 
-afterEach(cleanup);
+afterEach(() => {
+  cleanup();
+  notifications.clean(); // four at a time are shown
+});
 
 const prefs: NoticePrefs = {
   channels: ['app', 'email', 'discord', 'push'],
@@ -101,6 +104,21 @@ describe('WebhooksCard', () => {
     await waitFor(() => expect(screen.queryAllByTestId('webhook')).toHaveLength(1), { timeout: 4000 });
     expect(asked[1]?.url).toContain('tenants/owls/channels');
     expect((screen.getByLabelText('Webhook URL') as HTMLInputElement).value).toBe('');
+  });
+  it('removes one after saying that its URL is gone with it', async () => {
+    const asked = answering(
+      { status: 200, body: { items: [hook] } },
+      { status: 204 },
+      { status: 200, body: { items: [] } },
+    );
+    show(<WebhooksCard org="owls" />);
+    fireEvent.click(await screen.findByRole('button', { name: 'Remove ops' }));
+    const asking = within(await screen.findByRole('dialog', { name: 'Remove ops?' }));
+    expect(asking.getByText(/Its URL is not kept/)).toBeTruthy();
+    expect(asked).toHaveLength(1);
+    fireEvent.click(asking.getByRole('button', { name: 'Remove' }));
+    await waitFor(() => expect(screen.queryAllByTestId('webhook')).toHaveLength(0), { timeout: 4000 });
+    expect(asked[1]).toMatchObject({ method: 'DELETE' });
   });
 });
 

@@ -32,12 +32,30 @@ it('reaches each part of the settings, and the access to a server', async () => 
   await waitFor(() => expect(at()).toBe('/o/owls/settings/roles'));
 });
 
+it('reaches the other parts of the settings and of the account', async () => {
+  aPanel(anOrganisation({ permissions: ['*'] }));
+  const { at } = showPage('/o/owls/account');
+  const search = await palette('danger');
+  await waitFor(() => expect(names()).toEqual(['Danger zone']));
+  for (const [typed, name] of [
+    ['audit', 'Audit log'],
+    ['security', 'Security'],
+    ['notifications', 'Notifications'],
+    ['api keys account', 'API keys'],
+  ]) {
+    fireEvent.change(search, { target: { value: typed } });
+    await waitFor(() => expect(names()).toEqual([name]));
+  }
+  fireEvent.keyDown(search, { key: 'Enter' });
+  await waitFor(() => expect(at()).toBe('/o/owls/account/keys'));
+});
+
 it('does not offer what one may not see', async () => {
   aPanel(anOrganisation({ permissions: ['tenant.read', 'member.update', 'server.read'], quota: null }));
   showPage('/o/owls/account');
   await palette('e');
   await waitFor(() => expect(names().length).toBeGreaterThan(0));
-  expect(names().filter((name) => /settings|Members|Roles|Access/.test(name ?? ''))).toEqual([]);
+  expect(names().filter((name) => /settings|Members|Roles|Access|Audit|Danger/.test(name ?? ''))).toEqual([]);
 });
 
 it('leads to the settings from both bars, when one may see them', async () => {

@@ -1,5 +1,6 @@
 import { Modal } from '@mantine/core';
 import {
+  IconBell,
   IconBuilding,
   IconLogout,
   IconPlus,
@@ -99,7 +100,8 @@ export default function Palette({ org, tenants, onClose }: { org: string; tenant
           onKeyDown={key}
         />
       </div>
-      <div ref={listRef} className={classes.list}>
+      {/* What scrolls is reachable by keyboard. */}
+      <div ref={listRef} className={classes.list} tabIndex={0}>
         <div role="listbox" id={listId} aria-label={t('palette.results')}>
           {hits.map((hit, i) => (
             <div
@@ -225,7 +227,32 @@ function useHits(org: string, tenants: Tenant[], query: string): Hit[] {
       <IconUserCircle key="i" size={18} />,
       () => void navigate({ to: '/o/$org/account', params: { org } }),
     ),
+    page(
+      'notices',
+      t('notices.title'),
+      <IconBell key="i" size={18} />,
+      () => void navigate({ to: '/o/$org/notices', params: { org } }),
+    ),
   );
+  const part = (
+    name: TextKey,
+    of: 'settings' | 'account',
+    path: 'keys' | 'audit' | 'danger' | 'security' | 'notices',
+  ) =>
+    hits.push({
+      id: `${of}-${path}`,
+      group: 'palette.pages',
+      name: t(name),
+      note: t(`frame.${of}`),
+      icon: of === 'settings' ? <IconSettings key="i" size={18} /> : <IconUserCircle key="i" size={18} />,
+      run: () => void navigate({ to: `/o/$org/${of}/${path}` as '/o/$org/settings/keys', params: { org } }),
+    });
+  if (may.can('key.manage')) part('keys.title', 'settings', 'keys');
+  if (may.can('audit.read')) part('audit.title', 'settings', 'audit');
+  if (may.can('tenant.read')) part('org.danger', 'settings', 'danger');
+  part('account.security', 'account', 'security');
+  part('account.notices', 'account', 'notices');
+  part('account.keys', 'account', 'keys');
   for (const one of tenants.filter((x) => x.slug !== org)) {
     hits.push({
       id: one.id,

@@ -14,7 +14,7 @@ beforeEach(() => {
 afterEach(cleanup);
 
 function show(server: Server, permissions: string[]) {
-  client.setQueryData(['org', 'owls', 'current'], { permissions });
+  client.setQueryData(['org', 'owls', 'current'], { permissions, tenant: { status: 'ACTIVE' } });
   client.setQueryData(['org', 'owls', 'server', server.id], server);
   render(
     <MantineProvider env="test">

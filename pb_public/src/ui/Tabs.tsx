@@ -10,7 +10,7 @@ export function Tabs({ label, children }: { label: string; children: ReactNode }
   useEffect(() => {
     const row = nav.current;
     const here = row?.querySelector<HTMLElement>('[data-here]');
-    if (row && here) row.scrollLeft = here.offsetLeft - (row.clientWidth - here.offsetWidth) / 2;
+    if (row && here) row.scrollLeft = here.offsetLeft - row.offsetLeft - (row.clientWidth - here.offsetWidth) / 2;
   }, [path]);
   return (
     <nav ref={nav} className={classes.tabs} aria-label={label}>

@@ -9,6 +9,7 @@ import { webhooksQuery } from '@/stores/queries';
 import { t, tMaybe } from '@/texts';
 import { Ago } from './Ago';
 import { Card } from './Card';
+import { Confirm } from './Confirm';
 import { Failure } from './Failure';
 import classes from './NoticesCard.module.css';
 import { toastDone } from './toast';
@@ -47,6 +48,7 @@ function useAgain(org: string) {
 function Row({ org, one, kinds }: { org: string; one: Webhook; kinds: WebhookKind[] }) {
   const again = useAgain(org);
   const [open, setOpen] = useState(false);
+  const [asking, setAsking] = useState(false);
   const part = useId();
   const chosen = kinds.filter((k) => one.kinds?.[k.kind]).length;
   const test = useAct(async () => {
@@ -56,6 +58,7 @@ function Row({ org, one, kinds }: { org: string; one: Webhook; kinds: WebhookKin
   });
   const remove = useAct(async () => {
     await removeWebhook(org, one.id);
+    setAsking(false);
     toastDone(t('webhooks.removed', { name: one.name }));
     await again();
   });
@@ -87,9 +90,8 @@ function Row({ org, one, kinds }: { org: string; one: Webhook; kinds: WebhookKin
         variant="subtle"
         color="red"
         size="compact-sm"
-        loading={remove.busy}
         aria-label={t('webhooks.removeOf', { name: one.name })}
-        onClick={() => void remove.run()}
+        onClick={() => setAsking(true)}
       >
         {t('webhooks.remove')}
       </Button>
@@ -111,6 +113,16 @@ function Row({ org, one, kinds }: { org: string; one: Webhook; kinds: WebhookKin
           {open && <Kinds org={org} one={one} kinds={kinds} />}
         </div>
       )}
+      <Confirm
+        opened={asking}
+        onClose={() => setAsking(false)}
+        title={t('webhooks.removeTitle', { name: one.name })}
+        confirm={t('webhooks.remove')}
+        busy={remove.busy}
+        onConfirm={() => void remove.run()}
+      >
+        {t('webhooks.removeWhat')}
+      </Confirm>
     </li>
   );
 }

@@ -11,6 +11,7 @@ import { ButtonLink } from '@/ui/ButtonLink';
 import { Notice } from '@/ui/Card';
 import { Door } from '@/ui/Door';
 import { useAct } from '@/ui/useAct';
+import { useFirstFault } from '@/ui/useFirstFault';
 import { useSignOut } from '@/ui/useSignOut';
 
 export const Route = createFileRoute('/_app/welcome')({ component: Welcome });
@@ -25,6 +26,7 @@ function Welcome() {
   const [slug, setSlug] = useState<string | null>(null); // null: follows the name
   const [errors, setErrors] = useState({ name: '', slug: '' });
   const address = slug ?? slugOf(name);
+  const form = useFirstFault(errors);
   const { run, busy } = useAct(
     async () => {
       const faults = { name: checkName(name), slug: address ? checkSlug(address) : '' };
@@ -65,6 +67,7 @@ function Welcome() {
         </>
       ) : (
         <form
+          ref={form}
           noValidate
           onSubmit={(e) => {
             e.preventDefault();

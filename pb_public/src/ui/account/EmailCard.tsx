@@ -25,7 +25,7 @@ export function EmailCard({ account }: { account: Account }) {
       setEmail('');
     },
     (error) => {
-      setFault(error.fields.newEmail?.message ?? error.message);
+      setFault(error.fields.newEmail ? t('account.emailNot') : error.message);
       return true;
     },
   );

@@ -21,6 +21,7 @@ export function CodeDoor({ email, setEmail, done, back }: Props) {
   const { run, busy } = useAct(
     async () => {
       setFault('');
+      if (id && code.trim() === '') return setFault(t('rule.codeMissing'));
       if (id) return done(await signInByCode(id, code));
       const found = checkEmail(email);
       setFault(found);

@@ -10,6 +10,7 @@ import { Card, Notice } from '../Card';
 import { PermissionChoice } from '../people/PermissionChoice';
 import roles from '../people/roles.module.css';
 import { useAct } from '../useAct';
+import { useFirstFault } from '../useFirstFault';
 import classes from './keys.module.css';
 
 const DAY_MS = 86_400_000;
@@ -34,6 +35,7 @@ export function KeyForm({ org, permissions, onClose, onMade }: Props) {
   const [faults, setFaults] = useState(none);
   const first = useRef<HTMLInputElement>(null);
   useEffect(() => first.current?.focus(), []);
+  const form = useFirstFault(faults);
   const { run, busy } = useAct(
     async () => {
       const found = { ...none, name: checkName(name), permissions: chosen.length > 0 ? '' : t('keys.chooseOne') };
@@ -66,6 +68,7 @@ export function KeyForm({ org, permissions, onClose, onMade }: Props) {
   return (
     <Card title={t('keys.makeTitle')}>
       <form
+        ref={form}
         noValidate
         className={roles.editor}
         onSubmit={(e) => {

@@ -9,6 +9,7 @@ import { t } from '@/texts';
 import { Card, Notice } from '../Card';
 import { toastDone } from '../toast';
 import { useAct } from '../useAct';
+import { useFirstFault } from '../useFirstFault';
 import { PermissionChoice } from './PermissionChoice';
 import classes from './roles.module.css';
 
@@ -29,6 +30,7 @@ export function RoleEditor({ org, edited: role, permissions, onClose }: Props) {
   const [faults, setFaults] = useState({ name: '', description: '', permissions: '' });
   const first = useRef<HTMLInputElement>(null);
   useEffect(() => first.current?.focus(), []);
+  const form = useFirstFault(faults);
   const { run, busy } = useAct(
     async () => {
       const found = checkName(name);
@@ -60,6 +62,7 @@ export function RoleEditor({ org, edited: role, permissions, onClose }: Props) {
   return (
     <Card title={role ? t('roles.editTitle', { name: role.name }) : t('roles.makeTitle')}>
       <form
+        ref={form}
         noValidate
         className={classes.editor}
         onSubmit={(e) => {

@@ -169,6 +169,19 @@ describe('password and address', () => {
     fireEvent.click(button('Save the password'));
     await screen.findByText('This is not your present password.');
   });
+  it('says in words of its own that a new address cannot be used', async () => {
+    aPanel({
+      ...anOrganisation(),
+      'POST collections/users/request-email-change': new Answer(400, {
+        message: 'An error occurred while validating the submitted data.',
+        data: { newEmail: { code: 'validation_not_in_invalid', message: 'Must not be in list.' } },
+      }),
+    });
+    showPage('/o/owls/account');
+    fireEvent.change(await screen.findByLabelText('New address', {}, PATIENCE), { target: { value: aUser.email } });
+    fireEvent.click(button('Change the address'));
+    await screen.findByText(/This address cannot be used. Perhaps it is yours already/);
+  });
   it('sends a link to a new address', async () => {
     const panel = aPanel({ ...anOrganisation(), 'POST collections/users/request-email-change': new Answer(204) });
     showPage('/o/owls/account');
@@ -216,5 +229,39 @@ describe('deleting the account', () => {
     fireEvent.change(asking.getByRole('textbox'), { target: { value: aUser.email } });
     fireEvent.click(asking.getByRole('button', { name: 'Delete your account' }));
     await screen.findByText('This account owns Night Owls.');
+  });
+});
+
+it('is whole for somebody who is in no organisation: mails about its safety lead there', async () => {
+  const session = { id: 's1', method: 'password', address: '203.0.113.7', user_agent: '', created: '', expires_at: '' };
+  aPanel({
+    ...security(none),
+    'GET tenants': { items: [] },
+    'GET account/sessions': { items: [{ ...session, last_used: '2026-11-27T10:00:00Z', current: false }] },
+  });
+  showPage('/account');
+  await screen.findByText(/has no second factor/, {}, PATIENCE);
+  await screen.findByRole('heading', { name: 'Where you are signed in' });
+  await screen.findByRole('button', { name: /^End the session on/ });
+  for (const name of ['E-mail address', 'Passkeys', 'Password', 'Delete your account'])
+    expect(screen.getByRole('heading', { name })).toBeTruthy();
+});
+
+describe('your name', () => {
+  it('says at the field why the panel does not take it', async () => {
+    aPanel({
+      ...anOrganisation(),
+      [`PATCH collections/users/records/${aUser.id}`]: new Answer(400, {
+        message: 'Some of what you entered cannot be used.',
+        data: { name: { code: 'name_invalid', message: 'Please use at most 80 ordinary characters.' } },
+      }),
+    });
+    showPage('/o/owls/account');
+    const name = (await screen.findByLabelText('Name', {}, PATIENCE)) as HTMLInputElement;
+    fireEvent.change(name, { target: { value: 'Ana \u202e' } });
+    fireEvent.click(button('Save changes'));
+    await screen.findByText('Please use at most 80 ordinary characters.');
+    expect(screen.queryByText(/Some of what you entered/)).toBeNull();
+    expect(name.getAttribute('aria-invalid')).toBe('true');
   });
 });

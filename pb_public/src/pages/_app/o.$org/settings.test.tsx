@@ -416,6 +416,26 @@ describe('the end of an organisation', () => {
     for (const name of ['Keep it', 'Keep this organisation', 'Make an archive', 'Delete…'])
       expect(screen.queryByRole('button', { name })).toBeNull();
   });
+  it('offers nothing that the panel can only refuse', async () => {
+    const none = { 'GET servers': { items: [], page: 1, per_page: 30, total: 0 } };
+    const panel = aPanel({ ...anOrganisation({ tenant: doomed }), ...none });
+    const { router } = showPage('/o/owls/servers');
+    await screen.findByText('Night Owls has none, and none can be created now.', {}, PATIENCE);
+    expect(screen.queryByRole('link', { name: 'New server' })).toBeNull();
+    await router.navigate({ to: '/o/$org/servers/new', params: { org: 'owls' } });
+    await screen.findByText(/Nothing can be created in Night Owls now/, {}, PATIENCE);
+    await router.navigate({ to: '/o/$org/settings', params: { org: 'owls' } });
+    await waitFor(() => expect(field('Name of the organisation').disabled).toBe(true), PATIENCE);
+    expect(screen.queryByText(/An owner or admin can/)).toBeNull(); // he is one
+    expect(screen.queryByRole('link', { name: 'API keys' })).toBeNull();
+    await router.navigate({ to: '/o/$org/settings/members', params: { org: 'owls' } });
+    await screen.findByText('Max Member', {}, PATIENCE);
+    expect(screen.queryByRole('button', { name: /Remove|Send the invitation/ })).toBeNull();
+    await router.navigate({ to: '/o/$org/settings/danger', params: { org: 'owls' } });
+    await screen.findByRole('button', { name: 'Keep this organisation' }, PATIENCE);
+    expect(screen.queryByText(/Hand it over first/)).toBeNull();
+    expect(panel.wrote()).toEqual([]);
+  });
   it('lets its owner take everything along first', async () => {
     const ready = {
       id: 'export000000001',

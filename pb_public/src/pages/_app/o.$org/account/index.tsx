@@ -79,13 +79,19 @@ function You({ account }: { account: AccountView }) {
   const client = useQueryClient();
   const [name, setName] = useState(account.name);
   const [fault, setFault] = useState('');
-  const { run, busy } = useAct(async () => {
-    const found = checkPersonName(name);
-    setFault(found);
-    if (found) return;
-    await saveName(client, account.id, name);
-    toastDone(t('account.saved'));
-  });
+  const { run, busy } = useAct(
+    async () => {
+      const found = checkPersonName(name);
+      setFault(found);
+      if (found) return;
+      await saveName(client, account.id, name);
+      toastDone(t('account.saved'));
+    },
+    (error) => {
+      setFault(error.fields.name?.message ?? '');
+      return Boolean(error.fields.name);
+    },
+  );
   return (
     <Card title={t('account.you')}>
       <form

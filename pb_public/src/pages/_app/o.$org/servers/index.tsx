@@ -115,12 +115,20 @@ function Servers() {
 }
 
 function Blank({ org, create }: { org: string; create: React.ReactNode }) {
-  const name = useQuery(currentQuery(org)).data?.tenant.name ?? '';
+  const tenant = useQuery(currentQuery(org)).data?.tenant;
+  const name = tenant?.name ?? '';
+  const still = tenant !== undefined && tenant.status !== 'ACTIVE';
   return (
     <Empty
       icon={<IconServer2 size={26} aria-hidden="true" />}
       title={t('servers.emptyTitle')}
-      lead={create ? t('servers.emptyLead') : t('servers.emptyReadOnly', { name })}
+      lead={
+        create
+          ? t('servers.emptyLead')
+          : still
+            ? t('servers.emptyNotNow', { name })
+            : t('servers.emptyReadOnly', { name })
+      }
     >
       {create}
     </Empty>

@@ -70,6 +70,7 @@ function NewServerPage() {
 }
 
 function whyNot(current: Current): string {
+  if (current.tenant.status !== 'ACTIVE') return t('create.notNow', { name: current.tenant.name });
   if (!permissionsOf(current).can('server.create')) return t('create.notAllowed');
   if (left(current.quota, current.used).servers < 1)
     return t('create.quotaUsedUp', { count: current.quota?.servers ?? 0 });

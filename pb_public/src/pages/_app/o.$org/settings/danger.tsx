@@ -27,7 +27,7 @@ function Danger() {
         {may.can('tenant.transfer') && tenant.status === 'ACTIVE' && (
           <TransferRow org={org} tenant={tenant} me={session()?.id ?? ''} />
         )}
-        <LeaveRow org={org} tenant={tenant} />
+        {(tenant.role !== 'OWNER' || tenant.status === 'ACTIVE') && <LeaveRow org={org} tenant={tenant} />}
         {may.can('tenant.delete') && <DeleteRow org={org} tenant={tenant} />}
       </Card>
     </div>

@@ -25,7 +25,7 @@ function General() {
   if (!tenant) return null;
   return (
     <div className={classes.stack}>
-      {!update && <Notice tone="working">{t('org.readOnly')}</Notice>}
+      {!update && tenant.status === 'ACTIVE' && <Notice tone="working">{t('org.readOnly')}</Notice>}
       <NameCard org={org} tenant={tenant} disabled={!update} />
       <SlugCard org={org} tenant={tenant} disabled={!update} />
       {update && <WebhooksCard org={org} />}

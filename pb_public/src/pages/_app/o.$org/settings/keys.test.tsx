@@ -64,8 +64,10 @@ describe('the API keys of an organisation', () => {
     fireEvent.click(button('New key'));
     const name = await screen.findByLabelText('Name of the key');
     expect((screen.getByLabelText('Delete servers') as HTMLInputElement).disabled).toBe(true);
+    button('Make the key').focus();
     fireEvent.click(button('Make the key'));
     await screen.findByText('Choose at least one thing that the key may do.');
+    expect(document.activeElement).toBe(name); // what is wrong is far above the button
     expect(panel.wrote()).toEqual([]);
     fireEvent.change(name, { target: { value: ' Robot ' } });
     fireEvent.click(screen.getByLabelText('Restart'));
