@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
@@ -70,11 +71,53 @@ func storedOptions(t *testing.T, app core.App) string {
 
 func (h *house) signInAtProvider() (int, string) {
 	h.t.Helper()
+	return h.tieProvider("")
+}
+
+// tieProvider signs in at the provider as who has a token.
+func (h *house) tieProvider(token string) (int, string) {
+	h.t.Helper()
 	req := httptest.NewRequest("POST", "/api/collections/users/auth-with-oauth2", strings.NewReader(`{"provider":"oidc","code":"c","codeVerifier":"v","redirectURL":"http://127.0.0.1/x"}`))
 	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", token)
 	rec := httptest.NewRecorder()
 	h.mux.ServeHTTP(rec, req)
 	return rec.Code, rec.Body.String()
+}
+
+// A provider is another way into an account, so a session alone does not tie one to it.
+func TestAProviderIsTiedWithAProof(t *testing.T) {
+	t.Parallel()
+	provider := newIssuer(t, "secret")
+	s := settle(t)
+	if status, raw := s.do("PATCH", "/api/collections/users", `{"oauth2":{"enabled":true,"providers":[{"name":"oidc","clientId":"mamba","clientSecret":"secret","authURL":"`+provider.URL+
+		`/authorize","tokenURL":"`+provider.URL+`/token","userInfoURL":"`+provider.URL+`/userinfo"}]}}`); status != 200 {
+		t.Fatalf("%d %s", status, raw)
+	}
+	s.person("owner-of-it@example.org")
+	token := s.signIn("owner-of-it@example.org")
+	user, err := s.app.FindAuthRecordByEmail("users", "owner-of-it@example.org")
+	must(t, err)
+	ties := func() int64 { return s.count("_externalAuths", dbx.HashExp{"recordRef": user.Id}) }
+	age := func(by time.Duration) {
+		_, err := s.app.NonconcurrentDB().Update(collections.Sessions, dbx.Params{"proven_at": collections.Stamp(time.Now().Add(-by))}, dbx.HashExp{"user": user.Id}).Execute()
+		must(t, err)
+	}
+	age(time.Hour)
+	if status, raw := s.tieProvider(token); status != 403 || !strings.Contains(raw, "proof_required") || ties() != 0 {
+		t.Errorf("an old session ties a provider: %d %s", status, raw)
+	}
+	if status, raw := s.tieProvider(s.as("owner-of-it@example.org").super); status != 403 || ties() != 0 {
+		t.Errorf("a token without a session: %d %s", status, raw)
+	}
+	age(0)
+	if status, raw := s.tieProvider(token); status != 200 || ties() != 1 {
+		t.Errorf("after a proof: %d %s", status, raw)
+	}
+	age(time.Hour)
+	if status, raw := s.tieProvider(token); status != 200 || ties() != 1 {
+		t.Errorf("signing in with it, signed in: %d %s", status, raw)
+	}
 }
 
 // The client secret of a provider is shown to the provider and to nobody else, whatever it was stored by, and a rotation

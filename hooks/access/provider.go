@@ -36,6 +36,15 @@ func (d *Access) SignInByProvider(e *core.RecordAuthWithOAuth2RequestEvent) erro
 		if err != nil {
 			return err
 		}
+		if before == "" && e.Auth != nil { // who is signed in ties a provider to his account: another way in
+			a, err := actorOf(e.RequestEvent, e.Auth)
+			if err != nil {
+				return err
+			}
+			if err := d.RequireProof(tx, a); err != nil {
+				return d.refuse(e.RequestEvent, err)
+			}
+		}
 		if err := e.Next(); err != nil {
 			return err
 		}

@@ -360,12 +360,12 @@ func TestAChainThatWasNeverSignedIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		app, l := collectionstest.Base(t), newLog(t, audit.Dir(t.TempDir()))
 		write(t, app, l, acme, 1)
-		time.Sleep(2 * time.Hour)
+		<-time.After(2 * time.Hour)
 		write(t, app, l, acme, 1)
 		if rep := verify(t, app, l, acme); !rep.OK() {
 			t.Errorf("after two hours: %+v", rep)
 		}
-		time.Sleep(2 * time.Hour)
+		<-time.After(2 * time.Hour)
 		write(t, app, l, acme, 1)
 		if rep := verify(t, app, l, acme); rep.Faults != 1 || rep.Problems[0].Fault != audit.FaultHeadFile {
 			t.Errorf("after four hours: %+v", rep)
