@@ -98,6 +98,9 @@ func (p *Panel) witnessed(e *core.RecordRequestEvent, action string, metadata ma
 	if e.Collection.Name == "users" || e.Auth == nil {
 		return e.Next()
 	}
+	if e.Collection.Name == core.CollectionNameExternalAuths && !e.HasSuperuserAuth() {
+		return p.Access.ProviderRemove(e)
+	}
 	return p.Access.Witness(e.RequestEvent, e.Next, func() (*core.Record, audit.Entry) {
 		return e.Auth, audit.Entry{Action: action, ResourceType: e.Collection.Name, Resource: e.Record.Id, Metadata: metadata}
 	})

@@ -84,6 +84,10 @@ func TestAnOperatorsActsAreWrittenDown(t *testing.T) {
 	if meta := row.GetString("metadata"); meta != `{"sections":["meta"]}` {
 		t.Errorf("the row says %s", meta)
 	}
+	status, raw := h.do("POST", "/api/collections/_superusers/auth-with-password", `{"identity":"root@example.org","password":"a-long-password"}`)
+	if n := h.count(collections.AuditLogs, dbx.HashExp{"action": "superuser.sign_in", "actor_type": "superuser", "resource_type": "_superusers"}); status != 200 || n != 1 {
+		t.Errorf("signing in: %d %.200s, %d rows", status, raw, n)
+	}
 	// A change that is refused leaves none.
 	before := h.count(collections.AuditLogs, dbx.NewExp("1=1"))
 	for _, c := range [][3]string{

@@ -382,6 +382,7 @@ func (p *Panel) bindHooks() {
 	app.OnRecordAuthWithOTPRequest("users").Bind(handler("mamba.access.sign_in.code", early, p.Access.SignInByCode))
 	app.OnRecordAuthWithOAuth2Request("users").Bind(handler("mamba.access.sign_in.provider", early, p.Access.SignInByProvider))
 	app.OnRecordAuthRequest("users").Bind(handler("mamba.access.signed_in", first, p.Access.SignedIn))
+	app.OnRecordAuthRequest(core.CollectionNameSuperusers).Bind(handler("mamba.access.operator_signed_in", first, p.Access.OperatorSignedIn))
 	app.OnRecordAfterUpdateSuccess(rights...).Bind(handler("mamba.servers.recheck.update", early, p.recheck))
 	app.OnRecordAfterDeleteSuccess(rights...).Bind(handler("mamba.servers.recheck.delete", early, p.recheck))
 	app.OnRecordAfterUpdateSuccess(collections.TenantMembers).Bind(handler("mamba.events.member.update", early, p.memberChanged))

@@ -118,6 +118,20 @@ func TestAProviderIsTiedWithAProof(t *testing.T) {
 	if status, raw := s.tieProvider(token); status != 200 || ties() != 1 {
 		t.Errorf("signing in with it, signed in: %d %s", status, raw)
 	}
+	tie, err := s.app.FindFirstExternalAuthByExpr(dbx.HashExp{"recordRef": user.Id})
+	must(t, err)
+	remove := "/api/collections/_externalAuths/records/" + tie.Id
+	age(time.Hour)
+	if status, out, raw := s.ask(token, "", "DELETE", remove, plain, ""); status != 403 || out.Code != "proof_required" || ties() != 1 {
+		t.Errorf("an old session unties it: %d %s", status, raw)
+	}
+	age(0)
+	if status, _, raw := s.ask(token, "", "DELETE", remove, plain, ""); status != 204 || ties() != 0 {
+		t.Errorf("after a proof: %d %s", status, raw)
+	}
+	if n := s.count(collections.AuditLogs, dbx.HashExp{"action": "user.provider_remove", "actor": user.Id, "resource": user.Id}); n != 1 {
+		t.Errorf("that it was untied is written %d times", n)
+	}
 }
 
 // The client secret of a provider is shown to the provider and to nobody else, whatever it was stored by, and a rotation

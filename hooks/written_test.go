@@ -123,7 +123,7 @@ var written = map[string]entry{
 	"POST /api/collections/users/auth-with-otp (an address that was not confirmed)":    byUser("user.verify"),
 	"POST /api/collections/users/auth-with-oauth2 (an account that was there)":         byUser("user.provider_add"),
 	"POST /api/collections/users/auth-with-oauth2 (an address that was not confirmed)": byUser("user.verify"),
-	"DELETE /api/collections/_externalAuths/records/{row}":                             byUser("dashboard.delete"),
+	"DELETE /api/collections/_externalAuths/records/{row}":                             byUser("user.provider_remove"),
 }
 
 // unwritten are the routes that leave no row when they have done what they are for, and why.
@@ -146,7 +146,7 @@ var unwritten = map[string]string{
 	"POST /api/collections/users/request-verification":   "a mail",
 	"POST /api/collections/users/request-password-reset": "a mail",
 	"POST /api/collections/users/request-email-change":   "a mail",
-	"DELETE /api/collections/_authOrigins/records/{row}": "there are none, which is looked at below; they would be written as _externalAuths are",
+	"DELETE /api/collections/_authOrigins/records/{row}": "there are none, which is looked at below; they would be written as dashboard.delete",
 	"POST /api/files/token":                              "a token for files that are protected, of which there are none",
 	"POST /api/oauth2-redirect":                          "a provider's answer on its way to the browser",
 	"POST /api/batch":                                    "it is switched off",

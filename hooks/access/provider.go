@@ -1,6 +1,7 @@
 package access
 
 import (
+	"fmt"
 	"net/http"
 
 	"github.com/pocketbase/pocketbase/core"
@@ -59,6 +60,37 @@ func (d *Access) SignInByProvider(e *core.RecordAuthWithOAuth2RequestEvent) erro
 		}
 		return d.confirmed(tx, e.RequestEvent, e.Record, confirmed)
 	})
+}
+
+// ProviderRemove is the handler of OnRecordDeleteRequest("_externalAuths") of a person: what changes how one signs in asks
+// for a proof.
+func (d *Access) ProviderRemove(e *core.RecordRequestEvent) error {
+	a, err := actorOf(e.RequestEvent, e.Auth)
+	if err != nil {
+		return err
+	}
+	if err := d.RequireProof(e.App, a); err != nil {
+		return d.refuse(e.RequestEvent, err)
+	}
+	return d.Witness(e.RequestEvent, e.Next, func() (*core.Record, audit.Entry) {
+		return e.Auth, audit.Entry{Action: "user.provider_remove", ResourceType: "users", Resource: e.Auth.Id, Metadata: map[string]any{"provider": e.Record.GetString("provider")}}
+	})
+}
+
+// OperatorSignedIn is the handler of OnRecordAuthRequest("_superusers"). A token that is renewed is no sign-in.
+func (d *Access) OperatorSignedIn(e *core.RecordAuthRequestEvent) error {
+	if e.AuthMethod == "" {
+		return e.Next()
+	}
+	a, err := actorOf(e.RequestEvent, e.Record)
+	if err != nil {
+		return err
+	}
+	err = d.auditor.Write(e.App, a.Audit(), audit.Entry{Action: "superuser.sign_in", ResourceType: core.CollectionNameSuperusers, Resource: e.Record.Id, Metadata: map[string]any{"method": e.AuthMethod}})
+	if err != nil {
+		return fmt.Errorf("write down a sign-in of the operator %s: %w", e.Record.Id, err)
+	}
+	return e.Next()
 }
 
 // tied is the id of what ties the account of a request to the provider; "" for nothing.
