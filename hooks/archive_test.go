@@ -176,7 +176,7 @@ func TestT07_AnArchiveHoldsAllOfOneOrganisationAndNoSecret(t *testing.T) {
 	}
 	member, err := s.app.FindAuthRecordByEmail("users", "member@demo.example")
 	must(t, err)
-	if status, _, raw := s.ask(boss, a, "POST", path+"/transfer", plain, `{"user":"`+member.Id+`"}`); status != 200 {
+	if status, _, raw := s.ask(s.super, a, "POST", path+"/transfer", plain, `{"user":"`+member.Id+`"}`); status != 200 {
 		t.Fatalf("%d %s", status, raw)
 	}
 	if code, body := s.fetch(path, x.Id, first); code != 403 {

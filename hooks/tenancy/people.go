@@ -487,6 +487,11 @@ func (t *Tenancy) handOver(tx core.App, a access.Actor, row *collections.Tenant,
 	} else if n >= t.cfg.MaxTenants {
 		return 0, nil, access.Conflict("tenant_limit", fmt.Sprintf("This member owns %d organisations already, which is as many as one person may.", n))
 	}
+	if !a.Superuser {
+		if err := t.cfg.Sessions.RequireProof(tx, a); err != nil {
+			return 0, nil, err
+		}
+	}
 	for _, b := range held { // before the new one: nobody has two roles for the whole
 		b.SetRole(admin.Id)
 		if err := permit.Save(tx, b); err != nil {

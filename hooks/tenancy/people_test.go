@@ -183,6 +183,11 @@ func TestHandingOver(t *testing.T) {
 	unconfirmed := h.person(t, "unconfirmed", false)
 	h.bind(t, h.tenant, unconfirmed, tenancy.RoleAdmin, "")
 	want(t, "to somebody without a confirmed address", h.call("POST", h.path("/transfer"), h.owner.token, body(unconfirmed)), 409, `"email_unverified"`)
+	want(t, "by who has not shown who he is", h.call("POST", h.path("/transfer"), h.owner.token, body(h.friend)), 403, `"proof_required"`)
+	if h.roleOf(t, h.owner) != tenancy.RoleOwner {
+		t.Error("a refusal changed the owner")
+	}
+	h.proof.shown.Store(true)
 	want(t, "to the friend", h.call("POST", h.path("/transfer"), h.owner.token, body(h.friend)), 200, `"role":"ADMIN"`)
 	if h.roleOf(t, h.friend) != tenancy.RoleOwner || h.roleOf(t, h.owner) != tenancy.RoleAdmin {
 		t.Error("the roles have not changed places")
@@ -194,6 +199,7 @@ func TestHandingOver(t *testing.T) {
 func TestT09_AnOrganisationHasOneOwner(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
+	h.proof.shown.Store(true)
 	people := []person{h.owner, h.admin, h.support, h.member}
 	var wg sync.WaitGroup
 	for i := range 48 {

@@ -88,6 +88,18 @@ test('T30 a second factor is switched on and asked for', { timeout: 240_000 }, a
     org = await makeOrganisation(page, 'Two Locks', 'locks');
   });
 
+  await t.test('finds his way by the palette', async () => {
+    const { page } = ana;
+    await page.keyboard.press('Control+k');
+    const field = page.getByRole('combobox', { name: 'Search pages, servers and actions' });
+    await field.waitFor();
+    await look(page, 'the whole palette');
+    await field.fill('audit');
+    await page.getByRole('option', { name: /audit/i }).first().waitFor();
+    await field.press('Enter');
+    await page.waitForURL(/\/settings\/audit$/);
+  });
+
   await t.test('switches an authenticator on and gets ten backup codes', async () => {
     const { page } = ana;
     await page.goto(`/o/${org}/account`);

@@ -3,15 +3,16 @@ import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { useState } from 'react';
 import { transferTenant } from '@/actions/transferTenant';
 import type { Tenant } from '@/api/views';
-import { membersQuery } from '@/stores/queries';
+import { factorsQuery, membersQuery } from '@/stores/queries';
 import { t } from '@/texts';
 import classes from '../Card.module.css';
 import { Confirm } from '../Confirm';
+import { useProof } from '../factors/Proof';
 import { toastDone } from '../toast';
 import { useAct } from '../useAct';
 import own from './people.module.css';
 
-/** Makes another member the owner: one is chosen, then the organisation's name is typed. */
+/** Makes another member the owner: one is chosen, the organisation's name is typed, and one shows who one is. */
 export function TransferRow({ org, tenant, me }: { org: string; tenant: Tenant; me: string }) {
   const client = useQueryClient();
   const members = useQuery(membersQuery(org)).data;
@@ -19,8 +20,10 @@ export function TransferRow({ org, tenant, me }: { org: string; tenant: Tenant; 
   const [asking, setAsking] = useState(false);
   const others = (members ?? []).filter((one) => one.user !== me && one.role_key !== 'OWNER');
   const person = others.find((one) => one.user === user)?.name ?? '';
+  const { proven, dialog } = useProof(useQuery({ ...factorsQuery, enabled: asking }).data);
   const { run, busy } = useAct(async () => {
-    await transferTenant(client, org, user);
+    const done = await proven(async () => void (await transferTenant(client, org, user)));
+    if (!done) return;
     setAsking(false);
     setUser('');
     toastDone(t('org.transferred', { person, name: tenant.name }));
@@ -63,6 +66,7 @@ export function TransferRow({ org, tenant, me }: { org: string; tenant: Tenant; 
       >
         {t('org.transferWhat', { person, name: tenant.name })}
       </Confirm>
+      {dialog}
     </div>
   );
 }

@@ -330,8 +330,13 @@ describe('roles', () => {
 });
 
 describe('danger zone', () => {
-  it('hands over to a chosen member once the name is typed', async () => {
-    const panel = aPanel({ ...anOrganisation(), 'POST tenants/owls/transfer': tenantOf() });
+  it('hands over to a chosen member once the name is typed and one has shown who one is', async () => {
+    const panel = aPanel({
+      ...anOrganisation(),
+      'GET account/factors': { totp: false, backup_codes: 0, passkeys: [], passkeys_at: null, proven_until: null },
+      'POST tenants/owls/transfer': new Answer(403, { code: 'proof_required', message: 'Show it.' }),
+      'POST account/proof': { proven_until: '2026-11-27T12:00:00Z' },
+    });
     showPage('/o/owls/settings/danger');
     const select = await screen.findByLabelText('New owner', {}, PATIENCE);
     expect(button('Leave this organisation').disabled).toBe(true); // the owner
@@ -344,8 +349,13 @@ describe('danger zone', () => {
     expect(confirm.disabled).toBe(true);
     fireEvent.change(asking.getByRole('textbox'), { target: { value: 'Night Owls' } });
     fireEvent.click(confirm);
-    await screen.findByText('Max Member owns Night Owls now.');
-    expect(panel.asked.find((one) => one.method === 'POST')?.body).toEqual({ user: aMember().user });
+    const password = await screen.findByLabelText('Password', {}, PATIENCE);
+    panel.routes['POST tenants/owls/transfer'] = tenantOf();
+    fireEvent.change(password, { target: { value: 'secret words' } });
+    fireEvent.submit(password.closest('form') as HTMLFormElement);
+    await screen.findByText('Max Member owns Night Owls now.', {}, PATIENCE);
+    const asked = panel.asked.filter((one) => one.url === 'tenants/owls/transfer').map((one) => one.body);
+    expect(asked).toEqual([{ user: aMember().user }, { user: aMember().user }]);
   });
   it('lets everybody else leave, and nobody but the owner hand over', async () => {
     const tenant = { ...tenantOf(), role: 'MEMBER', role_name: 'Member' };
