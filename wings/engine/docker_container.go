@@ -96,7 +96,7 @@ func (d *Docker) adopt(ctx context.Context, spec ContainerSpec) (string, error) 
 // prune` while the server was stopped, is made again.
 func (d *Docker) Start(ctx context.Context, _ string, id string) error {
 	what := fmt.Sprintf("start container %.12s", id)
-	if err := d.guardHost(); err != nil {
+	if err := d.guard(ctx); err != nil {
 		return prefixed(what, err)
 	}
 	_, err := d.cli.ContainerStart(ctx, id, client.ContainerStartOptions{})

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -16,13 +18,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A game may reach the internet and its tenant's other servers. Docker keeps it from other tenants, but
-// not from the machine: whatever listens there on all addresses (ssh, the panel, a database) and what
-// clouds tell their machines at link-local addresses would be a game's to ask. wings forbids both in a
-// table of its own, beside Docker's rules and whatever the operator has:
+// A game may reach the internet and its tenant's other servers. Docker keeps it from other tenants as long as its
+// chains are whole, which a firewall that is loaded anew or a second engine ends, and not from the machine: whatever
+// listens there on all addresses (ssh, the panel, a database) and what clouds tell their machines at link-local
+// addresses would be a game's to ask. wings forbids all three in a table of its own, beside Docker's rules and whatever
+// the operator has:
 //
-//	games → this machine   only answers to what the machine began, and its resolver
-//	games → 169.254/16     nothing
+//	games → this machine          only answers to what the machine began, and its resolver
+//	games → 169.254/16            nothing
+//	games → another tenant's net  nothing
 //
 // Published ports are not touched: Docker turns them round before these rules are asked.
 
@@ -36,11 +40,18 @@ const (
 	resolverPort       = 53
 )
 
-// guardHost sees to it that the rules are in the engine's network namespace. It is asked before each
-// start, because a firewall that is loaded anew forgets them, and writes only when they are not all
-// there: a write makes the kernel wait for every packet on its way.
-func (d *Docker) guardHost() error {
-	err := d.inFirewall(func(c *nftables.Conn, t *nftables.Table) {
+// Names of the sets in the table.
+const (
+	ownSet  = "own"  // addresses of this daemon's networks
+	sameSet = "same" // each of them twice: from a network to itself
+)
+
+// guardHost sees to it that the rules are in the engine's network namespace, and those of own, the subnets of this
+// daemon's networks. It is asked before each start, because a firewall that is loaded anew forgets them, and writes only
+// when they are not all there: a write makes the kernel wait for every packet on its way.
+func (d *Docker) guardHost(own []netip.Prefix) error {
+	var failed error
+	err := d.inFirewall(own, func(c *nftables.Conn, t *nftables.Table) {
 		hook := func(name string, at *nftables.ChainHook) *nftables.Chain {
 			return c.AddChain(&nftables.Chain{Name: name, Table: t, Type: nftables.ChainTypeFilter, Hooknum: at, Priority: nftables.ChainPriorityFilter})
 		}
@@ -57,7 +68,20 @@ func (d *Docker) guardHost() error {
 		rule(input, expr.VerdictAccept, toPort(unix.IPPROTO_TCP, resolverPort))
 		rule(input, expr.VerdictDrop)
 		rule(forward, expr.VerdictDrop, within(ipTarget, linkLocal))
+
+		mine := &nftables.Set{Table: t, Name: ownSet, KeyType: nftables.TypeIPAddr}
+		same := &nftables.Set{Table: t, Name: sameSet, KeyType: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeIPAddr), Concatenation: true}
+		var one, two []nftables.SetElement
+		for _, p := range own {
+			address := p.Addr().AsSlice()
+			one, two = append(one, nftables.SetElement{Key: address}), append(two, nftables.SetElement{Key: append(address, address...)})
+		}
+		failed = errors.Join(c.AddSet(mine, one), c.AddSet(same, two))
+		rule(forward, expr.VerdictDrop,
+			subnetAt(1, ipTarget), []expr.Any{&expr.Lookup{SourceRegister: 1, SetName: mine.Name, SetID: mine.ID}},
+			subnetAt(1, ipSource), subnetAt(9, ipTarget), []expr.Any{&expr.Lookup{SourceRegister: 1, SetName: same.Name, SetID: same.ID, Invert: true}})
 	})
+	err = errors.Join(failed, err)
 	if err != nil {
 		return fmt.Errorf("keep games from the machine (nftables): %w", err)
 	}
@@ -65,10 +89,10 @@ func (d *Docker) guardHost() error {
 }
 
 // rulesOf is how many rules guardHost puts into each chain.
-var rulesOf = map[string]int{"input": 4, "forward": 1}
+var rulesOf = map[string]int{"input": 4, "forward": 2}
 
-// guarded says whether all of this daemon's rules are there. What cannot be read is not.
-func guarded(c *nftables.Conn, table *nftables.Table) bool {
+// guarded says whether all of this daemon's rules are there, and all of its networks in them. What cannot be read is not.
+func guarded(c *nftables.Conn, table *nftables.Table, own []netip.Prefix) bool {
 	chains, err := c.ListChainsOfTableFamily(table.Family)
 	if err != nil {
 		return false
@@ -85,12 +109,30 @@ func guarded(c *nftables.Conn, table *nftables.Table) bool {
 		}
 		found++
 	}
-	return found == len(rulesOf)
+	return found == len(rulesOf) && holds(c, table, ownSet, own) && holds(c, table, sameSet, own)
+}
+
+// holds says whether all of own are in a set, by the beginnings of its keys.
+func holds(c *nftables.Conn, table *nftables.Table, name string, own []netip.Prefix) bool {
+	set, err := c.GetSetByName(table, name)
+	if err != nil {
+		return false
+	}
+	elements, err := c.GetSetElements(set)
+	if err != nil {
+		return false
+	}
+	for _, p := range own {
+		if !slices.ContainsFunc(elements, func(e nftables.SetElement) bool { return bytes.HasPrefix(e.Key, p.Addr().AsSlice()) }) {
+			return false
+		}
+	}
+	return true
 }
 
 // releaseHost takes the rules away; nothing is left to keep from the machine.
 func (d *Docker) releaseHost() error {
-	if err := d.inFirewall(nil); err != nil {
+	if err := d.inFirewall(nil, nil); err != nil {
 		return fmt.Errorf("remove the firewall table: %w", err)
 	}
 	return nil
@@ -98,7 +140,7 @@ func (d *Docker) releaseHost() error {
 
 // inFirewall replaces this daemon's table by what fill puts into it, in one step, unless it is whole.
 // Without fill there is none afterwards.
-func (d *Docker) inFirewall(fill func(*nftables.Conn, *nftables.Table)) error {
+func (d *Docker) inFirewall(own []netip.Prefix, fill func(*nftables.Conn, *nftables.Table)) error {
 	d.firewall.Lock()
 	defer d.firewall.Unlock()
 	namespace, err := d.engineNamespace()
@@ -115,7 +157,7 @@ func (d *Docker) inFirewall(fill func(*nftables.Conn, *nftables.Table)) error {
 		return err
 	}
 	table := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: d.tableName()}
-	if fill != nil && guarded(c, table) {
+	if fill != nil && guarded(c, table, own) {
 		return nil
 	}
 	c.AddTable(table) // so that it can be removed whether it is there or not
@@ -178,6 +220,14 @@ func within(offset uint32, p netip.Prefix) []expr.Any {
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4},
 		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: mask, Xor: make([]byte, 4)},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: p.Masked().Addr().AsSlice()},
+	}
+}
+
+// subnetAt loads the network of the address at that place of the header: its /24.
+func subnetAt(register, offset uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4},
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: net.CIDRMask(subnetBits, 32), Xor: make([]byte, 4)},
 	}
 }
 

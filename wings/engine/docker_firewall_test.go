@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/moby/moby/client"
@@ -115,6 +116,62 @@ func TestAGameReachesTheWorldAndNotItsMachine(t *testing.T) {
 	}
 	if left := ourTables(t, p); len(left) > 0 {
 		t.Errorf("the rules outlive the last network: %v", left)
+	}
+}
+
+// Docker keeps tenants apart by chains that others can empty: somebody who loads the machine's firewall anew, a second
+// engine that starts. Tenants stay apart without them, and one's own servers go on to reach each other.
+func TestTenantsStayApartWithoutDockersRules(t *testing.T) {
+	t.Parallel()
+	p := dockertest.Private(t, dockertest.Options{})
+	binary := probe(t)
+	b := benchOn(t, p.Host(), func(c *engine.Config) { c.BuiltinBinary = binary })
+	b.image = wire.Image{Builtin: engine.BuiltinDemo}
+	tenant, other := enginetest.NewID(), enginetest.NewID()
+	spec := b.spec(tenant)
+	dropImage(t, b, spec.ImageID)
+	spec.Command = []string{engine.BuiltinPath, "serve", ":8080"}
+	id := b.create(spec)
+	b.start(id)
+	stream, err := b.Logs(b.ctx, "engine.logs", id, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	readTo(t, stream, "up")
+	address := b.inspect(id).NetworkSettings.Networks["mh-net-"+tenant].IPAddress.String() + ":8080"
+	ask := func(tenant string) string {
+		asking := b.spec(tenant)
+		asking.Command = []string{engine.BuiltinPath, "ask", address}
+		_, lines := b.output(asking)
+		return strings.Join(lines, " ")
+	}
+	check := func(when string) {
+		t.Helper()
+		if got := ask(tenant); got != "hello" {
+			t.Errorf("%s: the tenant's other server: %q", when, got)
+		}
+		if got := ask(other); got != "refused" {
+			t.Errorf("%s: another tenant's server: %q", when, got)
+		}
+	}
+	check("at first")
+	empty := func() {
+		for _, line := range []string{"-P FORWARD ACCEPT", "-F FORWARD", "-t raw -F"} {
+			run(t, inside(t, p, append([]string{"iptables"}, strings.Fields(line)...)...))
+		}
+	}
+	empty()
+	check("without Docker's rules")
+	for _, table := range ourTables(t, p) { // whoever empties a firewall may empty all of it
+		firewall(t, p, func(c *nftables.Conn) { c.DelTable(table) })
+	}
+	check("after the next start")
+	later := enginetest.NewID() // a network that was not there when the rules were written
+	third := b.spec(later)
+	third.Command = []string{engine.BuiltinPath, "ask", address}
+	empty()
+	if _, lines := b.output(third); strings.Join(lines, " ") != "refused" {
+		t.Errorf("a tenant that came later: %q", lines)
 	}
 }
 

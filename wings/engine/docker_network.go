@@ -26,13 +26,13 @@ const subnetTries = 32
 // EnsureNetwork implements Engine.
 //
 // A tenant's containers reach each other on their bridge. Those of another tenant are on another
-// bridge, and Docker's isolation chains drop what goes from bridge to bridge. The machine is kept from
-// them by guardHost, before the first of them is there.
+// bridge: Docker's isolation chains drop what goes from bridge to bridge, and so does guardHost, which also keeps the
+// machine from them, before the first of them is there.
 func (d *Docker) EnsureNetwork(ctx context.Context, _ string, tenant string) (string, error) {
 	name := networkPrefix + tenant
 	d.netMu.Lock()
 	defer d.netMu.Unlock()
-	if err := d.guardHost(); err != nil {
+	if err := d.guard(ctx); err != nil {
 		return "", err
 	}
 	if err := d.ensureNetwork(ctx, name, tenant); err != nil {
@@ -71,7 +71,10 @@ func (d *Docker) ensureNetwork(ctx context.Context, name, tenant string) error {
 			if err != nil {
 				return err
 			}
-			return d.keepOldest(ctx, named(all, name))
+			if err := d.keepOldest(ctx, named(all, name)); err != nil {
+				return err
+			}
+			return d.guardHost(d.subnets(all))
 		case errdefs.IsPermissionDenied(err): // the engine's word for an overlap
 			taken = append(taken, subnet)
 		default:
@@ -180,6 +183,30 @@ func (d *Docker) networks(ctx context.Context) ([]network.Summary, error) {
 		return nil, fmt.Errorf("list networks: %w", err)
 	}
 	return res.Items, nil
+}
+
+// guard is guardHost for the networks that there are.
+func (d *Docker) guard(ctx context.Context) error {
+	all, err := d.networks(ctx)
+	if err != nil {
+		return err
+	}
+	return d.guardHost(d.subnets(all))
+}
+
+// subnets are those of this daemon's networks among all.
+func (d *Docker) subnets(all []network.Summary) (own []netip.Prefix) {
+	for _, n := range all {
+		if n.Labels[LabelTenant] == "" || n.Labels[LabelNode] != d.cfg.NodeLabel {
+			continue
+		}
+		for _, config := range n.IPAM.Config {
+			if config.Subnet.Bits() == subnetBits && config.Subnet.Addr().Is4() {
+				own = append(own, config.Subnet.Masked())
+			}
+		}
+	}
+	return own
 }
 
 func named(all []network.Summary, name string) []network.Summary {
