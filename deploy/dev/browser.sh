@@ -43,7 +43,7 @@ start_panel() { # JOURNEY
   local log=$results/$name-$1.log tries=0
   http=127.0.0.1:$(port) node_port=$(port)
   bin/mambahost serve --dir "$work/$1/pb_data" --http "$http" --node-listen "127.0.0.1:$node_port" --smtp "$smtp" \
-    "${db[@]}" --local-node --node-ports 41000-41099 >"$log" 2>&1 & panel=$!
+    "${db[@]}" --local-node --node-ports 21000-21099 >"$log" 2>&1 & panel=$!
   until curl -fsS "http://$http/api/health" >/dev/null 2>&1; do
     kill -0 "$panel" || { tail -20 "$log" >&2; die "the panel ended"; }
     tries=$((tries + 1)); [ $tries -lt 300 ] || die "the panel did not answer within 60 s"
@@ -52,6 +52,7 @@ start_panel() { # JOURNEY
   [ ${#db[@]} -eq 0 ] || curl -fsS "http://$http/api/v1/status" | grep -q '"kind":"PostgreSQL"' || die "the panel is not on PostgreSQL"
 }
 
+# The node's ports are below those that the system gives connections (net.ipv4.ip_local_port_range), so that none of these has one.
 # Each journey has a panel of its own: one network makes at most three accounts in an hour (hooks/access/limit.go).
 : >"$results/$name.txt"
 status=0
