@@ -120,7 +120,7 @@ func toError(err error) *Error {
 	case api.Status == http.StatusRequestEntityTooLarge:
 		e.Message = "The request is too large. At most 1 MiB is accepted here."
 	case api.Status == http.StatusTooManyRequests:
-		e.Message, e.Retry = "That was a lot of requests. Please wait a moment and try again.", 10*time.Second
+		e.Message, e.Retry = tooOften, 10*time.Second
 	}
 	for field, v := range api.Data {
 		item, ok := v.(map[string]any)

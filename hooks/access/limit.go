@@ -132,7 +132,7 @@ func (d *Access) Limit(e *core.RequestEvent) error {
 	}
 	// What succeeds costs as much work as what does not.
 	if wait := d.pace.take(d.bucket(limit{name: "d"}, network(e.RealIP())), time.Now()); wait > 0 {
-		return d.refuse(e, TooMany("too_many_requests", "That was a lot of requests. Please wait a moment and try again.", wait))
+		return d.refuse(e, TooMany("too_many_requests", tooOften, wait))
 	}
 	var in limited
 	_ = e.BindBody(&in) // what cannot be read concerns nobody; PocketBase refuses it

@@ -28,6 +28,9 @@ const (
 	topicPace          = "access.pace"
 )
 
+// tooOften is told to whoever is over a limit that is no attempt at anything.
+const tooOften = "That was a lot of requests. Please wait a moment and try again."
+
 // pace counts requests.
 type pace struct {
 	cluster *cluster.Cluster // nil: there are no others
@@ -170,7 +173,7 @@ func (d *Access) general(e *core.RequestEvent) error {
 		key = d.bucket(limit{name: "t"}, e.Auth.Id)
 	}
 	if wait := d.pace.take(key, time.Now()); wait > 0 {
-		return TooMany("too_many_requests", "That was a lot of requests. Please wait a moment and try again.", wait)
+		return TooMany("too_many_requests", tooOften, wait)
 	}
 	return nil
 }

@@ -112,7 +112,8 @@ func (d *Access) confirmed(tx core.App, e *core.RequestEvent, r *core.Record, be
 	return d.writeAs(tx, e, r, "user.verify", nil)
 }
 
-// afterCommit runs fn when the transaction of app has committed, at once outside of one.
+// afterCommit runs fn when the transaction of app has committed, at once outside of one. It is for an answer: unlike with
+// collections.AfterCommit, its fault is the request's.
 func afterCommit(app core.App, fn func() error) error {
 	tx := app.TxInfo()
 	if tx == nil {
